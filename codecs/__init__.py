@@ -1,0 +1,1 @@
+"""Learned image codecs built on maskdecay, and what they share."""

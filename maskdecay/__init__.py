@@ -1,0 +1,1 @@
+"""Structured model compression by mask decay for PyTorch."""

@@ -1,0 +1,1 @@
+"""MAC, parameter and latency reports for any PyTorch network."""
