@@ -1,1 +1,35 @@
-"""Structured model compression by mask decay for PyTorch."""
+"""Structured model compression by mask decay for PyTorch.
+
+Insert a learnable mask per channel, drive the chosen masks to exactly zero while the network trains, remove the dead
+channels, and get a small network that is proven equal to the masked one.
+"""
+
+from ._decay import MaskDecay
+from ._decay_config import DecayConfig
+from ._files import load, save
+from ._find import find_groups
+from ._groups import Group, Groups, Slice
+from ._losses import sparsity_loss
+from ._masks import Masks, insert_masks
+from ._optim import parameter_groups
+from ._plan import Plan
+from ._shrink import shrink
+from ._trajectory import Trajectory
+
+__all__ = [
+    "DecayConfig",
+    "Group",
+    "Groups",
+    "MaskDecay",
+    "Masks",
+    "Plan",
+    "Slice",
+    "Trajectory",
+    "find_groups",
+    "insert_masks",
+    "load",
+    "parameter_groups",
+    "save",
+    "shrink",
+    "sparsity_loss",
+]

@@ -1,0 +1,89 @@
+"""Widths that fit a budget of multiply-accumulates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ._groups import Group, Groups
+from ._plan import Keep, narrowed_shapes, resolve
+
+
+class CostModel:
+    """Multiply-accumulates as a function of widths: every weight costs in proportion to its number of elements.
+
+    Args:
+        groups: groups with `costs` from the trace.
+        total: MACs of the whole model; what no known weight explains is fixed.
+    """
+
+    def __init__(self, groups: Groups, total: int) -> None:
+        self._groups = groups
+        self._numel = {
+            name: int(np.prod(groups.shapes[name])) for name in groups.costs if name in groups.shapes
+        }
+        self._costs = {name: groups.costs[name] for name in self._numel}
+        self.total = total
+        self.fixed = total - sum(self._costs.values())
+
+    def __call__(self, keep: Mapping[str, int]) -> int:
+        """Returns the MACs left when groups keep so many channels; groups not named keep all."""
+        shapes = narrowed_shapes(self._groups, lambda name: keep.get(name, self._groups[name].width))
+        left = sum(cost * int(np.prod(shapes[n])) // self._numel[n] for n, cost in self._costs.items())
+        return left + self.fixed
+
+
+def fit_budget(
+    model: nn.Module, inputs: Any, groups: Groups, chosen: Sequence[Group], macs: Keep, multiple_of: int
+) -> dict[str, int]:
+    """Returns the widest keep-widths whose MACs do not exceed the budget.
+
+    Raises:
+        ValueError: even the narrowest network costs more, or the model costs no more than the budget already.
+    """
+    from .profiling import macs as count_macs
+
+    cost = CostModel(groups, count_macs(model, inputs).macs)
+    budget = _target(macs, cost.total)
+    least = {g.name: resolve(g, 1e-9, multiple_of) for g in chosen}
+    if cost(least) > budget:
+        raise ValueError(
+            f"a budget of {budget:,} MACs ({budget / cost.total:.1%} of {cost.total:,}) cannot be met; the nearest that can is "
+            f"{cost(least):,} ({cost(least) / cost.total:.1%})"
+        )
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        fits = cost({g.name: resolve(g, middle, multiple_of) for g in chosen}) <= budget
+        low, high = (middle, high) if fits else (low, middle)
+    keep = {g.name: resolve(g, low, multiple_of) for g in chosen} if low else dict(least)
+    return _fill(cost, chosen, keep, budget, multiple_of)
+
+
+def _target(macs: Keep, total: int) -> int:
+    fraction = isinstance(macs, float)
+    if isinstance(macs, bool) or macs <= 0 or (fraction and macs > 1) or macs > total:
+        raise ValueError(
+            f"macs={macs} is no budget for a model of {total:,} MACs; give a fraction in (0, 1] as a float or a number "
+            f"from 1 to {total:,} as an int"
+        )
+    return int(macs * total) if fraction else int(macs)
+
+
+def _fill(
+    cost: CostModel, chosen: Sequence[Group], keep: dict[str, int], budget: int, multiple_of: int
+) -> dict[str, int]:
+    """Widens single groups, narrowest first, until one more rounding unit anywhere would exceed the budget."""
+    widths = {g.name: g.width for g in chosen}
+    open_groups = [n for n in keep if keep[n] < widths[n]]
+    while open_groups:
+        name = min(open_groups, key=lambda n: keep[n] / widths[n])
+        wider = keep | {name: min(keep[name] + multiple_of, widths[name])}
+        if cost(wider) <= budget:
+            keep = wider
+        if cost(wider) > budget or keep[name] == widths[name]:
+            open_groups.remove(name)
+    return keep

@@ -1,0 +1,265 @@
+"""Masks: one number per channel, multiplied onto every weight that reads the channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ._groups import Slice
+from ._plan import Plan
+from ._surgery import owner
+
+
+class MaskModule(nn.Module):
+    """A parametrization that scales a weight along the channels it reads.
+
+    The mask is float32 and stays so when the model is converted. It is registered with every weight that reads the
+    group, as one and the same parameter, so that optimizers, DDP, EMA and deepcopy see it like any other.
+
+    Args:
+        group: name of the group.
+        mask: shape (width,).
+        piece: the dimension of the weight, and the channel that each of its positions reads.
+    """
+
+    index: Tensor | None
+
+    def __init__(self, group: str, mask: nn.Parameter, piece: Slice) -> None:
+        super().__init__()
+        self.group, self.dim, self.mask = group, piece.dim, mask
+        self.order: tuple[str, ...] = ()
+        self.shared = -1 in piece.index
+        plain = piece.index == tuple(range(mask.numel()))
+        index = None if plain else torch.tensor(piece.index, device=mask.device) % (mask.numel() + 1)
+        self.register_buffer("index", index, persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Returns the weight with every channel it reads scaled by the group's mask."""
+        scale: Tensor = torch.cat([self.mask, self.mask.new_ones(1)]) if self.shared else self.mask
+        if self.index is not None:
+            scale = scale[self.index]
+        shape = [1] * weight.ndim
+        shape[self.dim] = -1
+        return weight * scale.to(weight.dtype).reshape(shape)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MaskModule:
+        """Moves with the model but keeps the mask in float32."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, recurse)
+
+
+def mask_modules(model: nn.Module) -> list[tuple[str, MaskModule]]:
+    """Returns every mask module of a model with its path."""
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, MaskModule)]
+
+
+def masks_of(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Returns the masks of a model, or of a copy of it, by group name."""
+    return {m.group: m.mask for _, m in mask_modules(model)}
+
+
+def holds_masks(model: nn.Module) -> bool:
+    """True where masks sit in the model."""
+    return any(isinstance(m, MaskModule) for m in model.modules())
+
+
+class Masks(Mapping[str, nn.Parameter]):
+    """The masks of a model, by group name: float32 parameters of shape (width,), 1 where a channel is untouched.
+
+    Attributes:
+        model: the model in which the masks sit.
+        plan: what is to be kept.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan) -> None:
+        self.model, self.plan = model, plan
+        self._masks = masks_of(model)
+
+    def __getitem__(self, name: str) -> nn.Parameter:
+        return self._masks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._masks)
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    @property
+    def keep(self) -> dict[str, int]:
+        """Channels that the plan keeps, by group name."""
+        return {name: self.plan.keep[name] for name in self}
+
+    def alive(self) -> dict[str, int]:
+        """Channels whose mask is not exactly zero, by group name."""
+        return {name: int(torch.count_nonzero(mask)) for name, mask in self.items()}
+
+    def __str__(self) -> str:
+        alive = self.alive()
+        return "\n".join(
+            f"{n}: {alive[n]} of {m.numel()} alive, {self.keep[n]} to keep" for n, m in self.items()
+        )
+
+    def scores(self, importance: str = "weight_norm") -> dict[str, Float[Tensor, " width"]]:
+        """Returns how important each channel is, by group name; higher is more important.
+
+        Args:
+            importance: `magnitude`: |mask|. `weight_norm`: norm of the weights that make the channel times norm of the
+                (masked) weights that read it. `taylor`: |mask * its gradient|, the first-order change of the loss when
+                the channel goes; wants a backward pass before.
+
+        Raises:
+            ValueError: an unknown importance, no gradients for `taylor`, or masks that are not finite.
+        """
+        functions = {"magnitude": _magnitude, "weight_norm": _weight_norm, "taylor": _taylor}
+        if importance not in functions:
+            raise ValueError(f"unknown importance '{importance}'; there are: {', '.join(functions)}")
+        self.check_finite()
+        with torch.no_grad():
+            return {name: functions[importance](self, name) for name in self}
+
+    def check_finite(self) -> None:
+        """Raises a ValueError that names the group whose mask holds NaN or infinity."""
+        for name, mask in self.items():
+            if not bool(mask.isfinite().all()):
+                raise ValueError(
+                    f"mask '{name}' is not finite (NaN or infinite); lower the learning rate or clip gradients, and "
+                    "resume from a checkpoint before this"
+                )
+
+    def collapse(self, importance: str = "weight_norm") -> None:
+        """Zeroes at once what the plan drops, least important first (one-shot pruning)."""
+        with torch.no_grad():
+            for name, score in self.scores(importance).items():
+                self[name][least_important(score, score.numel() - self.keep[name])] = 0
+
+    def remove(self) -> None:
+        """Takes the masks out; the weights are as they would be without them."""
+        take_out(self.model)
+        self._masks = {}
+
+
+def take_out(model: nn.Module) -> None:
+    """Removes all masks of a model and puts the tensors below them back where they were.
+
+    Not with torch's own removal: that edits the layer's class, which a deepcopy of the model shares.
+    """
+    for module in [m for m in model.modules() if _masked(m)]:
+        chains: Any = module.parametrizations
+        originals = {leaf: chain.original for leaf, chain in chains.items()}
+        order = next(link for chain in chains.values() for link in chain).order
+        del module._modules["parametrizations"]
+        module.__class__ = type(module).__bases__[0]
+        for leaf, tensor in originals.items():
+            table = module._parameters if isinstance(tensor, nn.Parameter) else module._buffers
+            table[leaf] = tensor
+        for leaf in order:
+            if leaf in module._parameters:
+                module._parameters[leaf] = module._parameters.pop(leaf)
+
+
+def _masked(module: nn.Module) -> bool:
+    if not parametrize.is_parametrized(module):
+        return False
+    chains: Any = module.parametrizations
+    kinds = {isinstance(link, MaskModule) for chain in chains.values() for link in chain}
+    if kinds == {True, False}:
+        raise ValueError(
+            f"a {type(module).__name__} got a parametrization besides its masks; remove that one first "
+            "(torch.nn.utils.parametrize.remove_parametrizations)"
+        )
+    return kinds == {True}
+
+
+def least_important(scores: Float[Tensor, " width"], count: int) -> Tensor:
+    """Returns the positions of the `count` lowest scores; of equal scores the last positions go first."""
+    order = scores.flip(0).argsort(stable=True)[:count]
+    return scores.numel() - 1 - order
+
+
+def _magnitude(masks: Masks, name: str) -> Tensor:
+    return masks[name].detach().abs()
+
+
+def _taylor(masks: Masks, name: str) -> Tensor:
+    mask = masks[name]
+    if mask.grad is None:
+        raise ValueError(
+            f"mask '{name}' has no gradient; run loss.backward() before asking for 'taylor' importance"
+        )
+    return (mask * mask.grad).abs()
+
+
+def _weight_norm(masks: Masks, name: str) -> Tensor:
+    group, mask = masks.plan.groups[name], masks[name]
+    made, read = torch.zeros_like(mask), torch.zeros_like(mask)
+    for piece in group.slices:
+        if piece.role == "member":
+            continue
+        module, leaf = owner(masks.model, piece.name)
+        weight = getattr(module, leaf).detach().float().pow(2).movedim(piece.dim, 0).flatten(1).sum(1)
+        index = torch.tensor(piece.index, device=mask.device)
+        (read if piece.role == "consumer" else made).index_add_(0, index[index >= 0], weight[index >= 0])
+    return (made * read).sqrt() if bool(made.any()) else read.sqrt()
+
+
+def insert_masks(model: nn.Module, plan: Plan) -> Masks:
+    """Puts a mask on every group that the plan narrows, in place; the model computes the same as before.
+
+    The model still trains, saves, copies, compiles, exports and runs under AMP, DDP and EMA. Give the optimizer its
+    parameters after this call (see `parameter_groups` for keeping masks out of weight decay).
+
+    Raises:
+        ValueError: masks sit in the model already, the plan drops nothing, or it was made for another model.
+    """
+    if holds_masks(model):
+        raise ValueError("the model holds masks already; call masks.remove() or shrink it first")
+    narrowed = [g for g in plan.groups if plan.keep.get(g.name, g.width) < g.width]
+    if not narrowed:
+        raise ValueError(
+            "the plan keeps every channel of every group, so there is nothing to mask; lower its keep"
+        )
+    plan.check_model(model)
+    orders: dict[nn.Module, tuple[str, ...]] = {}
+    for group in narrowed:
+        pieces = group.consumer_slices()
+        first = _tensor(model, pieces[0])
+        mask = nn.Parameter(torch.ones(group.width, dtype=torch.float32, device=first.device))
+        for piece in pieces:
+            for module, leaf in _holders(model, _tensor(model, piece)):
+                link = MaskModule(group.name, mask, piece)
+                link.order = orders.setdefault(module, tuple(module._parameters))
+                parametrize.register_parametrization(module, leaf, link, unsafe=True)
+    return Masks(model, plan)
+
+
+def _tensor(model: nn.Module, piece: Slice) -> Tensor:
+    """Returns the plain tensor behind a slice, below any mask that sits on it already."""
+    module, leaf = owner(model, piece.name)
+    if parametrize.is_parametrized(module, leaf):
+        return module.parametrizations[leaf].original  # type: ignore[index,union-attr,return-value]
+    return getattr(module, leaf)
+
+
+def _holders(model: nn.Module, tensor: Tensor) -> list[tuple[nn.Module, str]]:
+    """Returns every module, and the name there, that holds this very tensor."""
+    found: list[tuple[Any, str]] = []
+    for module in model.modules():
+        if isinstance(module, parametrize.ParametrizationList):
+            continue
+        if parametrize.is_parametrized(module):
+            chains: Any = module.parametrizations
+            found += [
+                (module, leaf) for leaf, chain in chains.items() if getattr(chain, "original", None) is tensor
+            ]
+        found += [(module, leaf) for table in (module._parameters, module._buffers)
+                  for leaf, value in table.items() if value is tensor]  # fmt: skip
+    return found

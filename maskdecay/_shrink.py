@@ -1,0 +1,173 @@
+"""`shrink`: the masked model with its dead channels gone, proven equal before it is handed out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.optim.swa_utils import AveragedModel
+
+from ._carry import Cuts, carry_optimizer
+from ._graph import CouplingGraph
+from ._groups import Group
+from ._inputs import converted, difference, observe
+from ._masks import Masks, masks_of, take_out
+from ._proof import FLOAT32_TOLERANCE, FLOAT64_TOLERANCE
+
+
+def shrink(
+    model: nn.Module,
+    masks: Masks,
+    *,
+    example_inputs: Any = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    ema: nn.Module | None = None,
+) -> nn.Module:
+    """Returns a small copy of a masked model: channels at exactly zero removed, the other masks folded into weights.
+
+    The copy holds plain torch modules of the same class, dtype, device, memory format, training mode and
+    `requires_grad`. It is compared with the masked model on example inputs, in evaluation mode: in float64 to 1e-9, in
+    the model's own float32 to 1e-5 or to that model's own rounding error where it is larger (a codec that rounds).
+
+    Args:
+        model: the masked model, or a copy of it; stays as it is.
+        masks: what `insert_masks` returned.
+        example_inputs: what to compare on; those given to `find_groups` by default.
+        optimizer: an optimizer of `model`, rewritten in place for the small model: masks leave it, moments are cut
+            and rescaled with the weights. Its next step equals the masked model's wherever the surviving masks are 1
+            and not trained.
+        ema: an averaged copy of the masked model (or an `AveragedModel`), shrunk in place by the same channels.
+
+    Raises:
+        ValueError: masks are not finite, channels are left to decay, a group would lose all channels, or the small
+            model is not equal to the masked one.
+    """
+    groups = _ready(model, masks)
+    inputs = masks.plan.groups.example_inputs if example_inputs is None else example_inputs
+    if inputs is None:
+        raise ValueError(
+            "there are no example inputs to prove equality on (the plan came from JSON); pass example_inputs="
+        )
+    gone = {name: torch.nonzero(mask == 0).flatten().tolist() for name, mask in masks_of(model).items()}
+    student = copy.deepcopy(model)
+    cuts = narrow(student, groups, gone)
+    verify(model, student, groups, gone, inputs)
+    if ema is not None:
+        narrow(ema.module if isinstance(ema, AveragedModel) else ema, groups, gone)
+    if optimizer is not None:
+        carry_optimizer(optimizer, model, student, cuts)
+    return student
+
+
+def _ready(model: nn.Module, masks: Masks) -> list[Group]:
+    """Checks that the masks have done their work; returns the groups that have masks."""
+    found = masks_of(model)
+    if set(found) != set(masks.plan.keep) & set(found) or not found:
+        raise ValueError(
+            "the model holds no masks of this plan; give shrink the model that insert_masks was given"
+        )
+    left = {}
+    for name, mask in found.items():
+        if not bool(mask.isfinite().all()):
+            raise ValueError(
+                f"mask '{name}' is not finite (NaN or infinite); resume from a checkpoint before this"
+            )
+        alive, keep = int(torch.count_nonzero(mask)), masks.plan.keep[name]
+        if alive == 0:
+            raise ValueError(
+                f"all {mask.numel()} channels of group '{name}' are zero; at least one must be kept"
+            )
+        if alive > keep:
+            left[name] = alive - keep
+    if left:
+        raise ValueError(
+            f"{sum(left.values())} channels in {len(left)} groups are not at zero yet ('{next(iter(left))}' has "
+            f"{next(iter(left.values()))} too many); finish the decay or call masks.collapse() first"
+        )
+    return [masks.plan.groups[name] for name in found]
+
+
+def narrow(model: nn.Module, groups: list[Group], gone: Mapping[str, list[int]]) -> Cuts:
+    """Folds a model's masks into its weights and removes channels, in place; returns what was done to which tensor."""
+    scales = _fold(model)
+    CouplingGraph(model, groups).remove(dict(gone))
+    positions: dict[tuple[str, int], set[int]] = {}
+    for group in groups:
+        dead = set(gone[group.name])
+        for piece in group.slices:
+            lost = {i for i, channel in enumerate(piece.index) if channel in dead}
+            positions.setdefault((piece.name, piece.dim), set()).update(lost)
+    return Cuts(lost=positions, scales=scales)
+
+
+def _fold(model: nn.Module) -> dict[str, Tensor]:
+    """Multiplies masks into weights and takes them out; returns the factors by tensor path."""
+    scales: dict[str, Tensor] = {}
+    factors: dict[Tensor, Tensor] = {}
+    with torch.no_grad():
+        for path, module in model.named_modules():
+            chains: Any = (
+                getattr(module, "parametrizations", {}) if parametrize.is_parametrized(module) else {}
+            )
+            for leaf, chain in chains.items():
+                factor = torch.ones_like(chain.original)
+                for link in chain:
+                    factor = link(factor)
+                scales[f"{path}.{leaf}".lstrip(".")] = factors[chain.original] = factor
+        take_out(model)
+        for original, factor in factors.items():
+            original.mul_(factor)
+    return scales
+
+
+def verify(
+    model: nn.Module,
+    student: nn.Module,
+    groups: list[Group],
+    gone: Mapping[str, list[int]],
+    example_inputs: Any,
+) -> None:
+    """Raises a ValueError where the small model does not compute what the masked one does."""
+    masked = copy.deepcopy(model).eval()
+    dtypes = {p.dtype for p in student.parameters()}
+    exact = _float64_outputs(masked, groups, gone, example_inputs)
+    if exact is not None:
+        _compare(*exact, FLOAT64_TOLERANCE, "float64", groups)
+    if torch.float16 in dtypes or torch.bfloat16 in dtypes:
+        return
+    inputs = converted(example_inputs, student)
+    left = observe(masked, inputs).outputs
+    right = observe(copy.deepcopy(student).eval(), inputs).outputs
+    allowed = FLOAT32_TOLERANCE
+    if exact is not None and difference(left, right) > allowed:
+        allowed = max(allowed, 2 * difference(exact[0], left))
+    _compare(left, right, allowed, "float32", groups)
+
+
+def _float64_outputs(
+    masked: nn.Module, groups: list[Group], gone: Mapping[str, list[int]], example_inputs: Any
+) -> tuple[list[Tensor], list[Tensor]] | None:
+    """Runs both in float64; None where the model does not run in float64 at all."""
+    large = copy.deepcopy(masked).to(torch.float64)
+    inputs = converted(example_inputs, large)
+    try:
+        left = observe(large, inputs).outputs
+    except Exception:
+        return None
+    narrow(large, groups, gone)
+    return left, observe(large, inputs).outputs
+
+
+def _compare(
+    left: list[Tensor], right: list[Tensor], tolerance: float, dtype: str, groups: list[Group]
+) -> None:
+    error = difference(left, right)
+    if not error <= tolerance:
+        raise ValueError(
+            f"the small model differs from the masked one by {error:.1e} in {dtype} (relative; allowed {tolerance:.0e}) on these "
+            f"inputs, so it is not handed out; prune fewer groups (exclude=...) of: {', '.join(g.name for g in groups)}"
+        )
