@@ -1,1 +1,32 @@
 """EVC: a real-time learned image codec (ICLR 2023), the reference client of maskdecay."""
+
+from ._config import EVCConfig
+from ._network import EVC, EVCOutput
+from ._objective import RateDistortion, RatePoint, evaluate, rate_distortion
+from ._presets import PRESETS, build_preset
+from ._public_checkpoint import CheckpointError, load_public_checkpoint
+from ._rates import rate_to_lambda
+from ._samples import SampleImages, sample_images
+from ._train import TrainConfig, TrainReport, TrainStep, parameter_groups, train
+
+__all__ = [
+    "EVC",
+    "PRESETS",
+    "CheckpointError",
+    "EVCConfig",
+    "EVCOutput",
+    "RateDistortion",
+    "RatePoint",
+    "SampleImages",
+    "TrainConfig",
+    "TrainReport",
+    "TrainStep",
+    "build_preset",
+    "evaluate",
+    "load_public_checkpoint",
+    "parameter_groups",
+    "rate_distortion",
+    "rate_to_lambda",
+    "sample_images",
+    "train",
+]
