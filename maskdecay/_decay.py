@@ -18,9 +18,7 @@ from ._trajectory import Recorder, Trajectory
 
 # What has one number per channel, all groups in a row; all of it that makes a resumed decay equal.
 VECTORS = ("_start", "_previous", "_flaws", "_chosen", "_rate", "_limit")
-CHECK_EVERY = (
-    64  # steps between looks at the non-finite flags on an accelerator, where each look waits for it
-)
+CHECK_EVERY = 64  # steps between looks at the non-finite flags on an accelerator, where each look waits for it
 
 
 class MaskDecay:
@@ -43,7 +41,7 @@ class MaskDecay:
     Between an optimizer's step and `step()` a dead mask may be off zero, so evaluate after `step()`. A dead
     mask still has a task gradient, which counts in gradient clipping by norm.
 
-    Arguments:
+    Args:
         masks: what `insert_masks` returns, or anything like it (`DecayableMasks`).
         steps: optimizer steps until everything chosen is zero.
         loss: kind of `sparsity_loss`, over all chosen masks together.
@@ -67,7 +65,7 @@ class MaskDecay:
         strength: float = 1.0,
         schedule: str = "constant",
         select: str | Rerank = "fixed",
-        importance: str = "magnitude",
+        importance: str = "weight_norm",
         deadline: float = 0.8,
     ) -> None:
         self.config = DecayConfig(
@@ -196,9 +194,7 @@ class MaskDecay:
         for key in ("settings", "groups", "widths", "drops"):
             if key not in state or state[key] != own[key]:
                 found = state.get(key, "nothing")
-                raise ValueError(
-                    f"this is the state of another decay: its {key} are {found}, here {own[key]}"
-                )
+                raise ValueError(f"this is the state of another decay: its {key} are {found}, here {own[key]}")
         device = self._previous.device
         self._step = int(state["step"])
         self._recorder.load_state_dict(state["recorder"], device)

@@ -11,7 +11,7 @@ from ._schedule import Schedule
 class Rerank:
     """Choose anew while training, among the channels not yet dead.
 
-    Arguments:
+    Args:
         every: steps between two choices, at least 1; by default 1/100 of the steps.
         until: where in 0..1 of the way to the deadline the choice is frozen.
 
@@ -33,7 +33,7 @@ class Rerank:
 class Prediction:
     """Steps until everything chosen is zero.
 
-    Arguments:
+    Args:
         unresisted: at the latest where no optimizer step enlarges a chosen mask; less, the more the loss
         helps.
         guaranteed: at the latest whatever the task, the optimizer and the learning rate do.
@@ -52,7 +52,7 @@ class DecayConfig:
     strength: float = 1.0
     schedule: str = "constant"
     select: str | Rerank = "fixed"
-    importance: str = "magnitude"
+    importance: str = "weight_norm"
     deadline: float = 0.8
 
     def __post_init__(self) -> None:

@@ -39,9 +39,7 @@ def count_drops(masks: DecayableMasks) -> dict[str, int]:
         if keep < len(mask):
             drops[name] = len(mask) - keep
     if not drops:
-        raise ValueError(
-            f"the plan drops no channel of {len(masks.keep)} groups: plan fewer channels to keep"
-        )
+        raise ValueError(f"the plan drops no channel of {len(masks.keep)} groups: plan fewer channels to keep")
     return drops
 
 

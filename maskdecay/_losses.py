@@ -202,7 +202,7 @@ def sparsity_loss(tensor: Shaped[Tensor, "*shape"], kind: str = "evc", **options
     exact 0 it is *set* to 0 where L1-like losses have a kink, so that dead elements stay dead. No loss alone
     makes exact zeros: `MaskDecay.step` does, or setting to zero what changes its sign.
 
-    Arguments:
+    Args:
         tensor: float tensor of any shape, also empty (the loss is then 0).
         kind: "evc", "l1", "l2", "log_sum", "exponential", "transformed_l1" or "hoyer_square" (the only one
             that couples the elements). None can be differentiated twice.
@@ -219,9 +219,7 @@ def sparsity_loss(tensor: Shaped[Tensor, "*shape"], kind: str = "evc", **options
     if kind not in LOSSES:
         raise ValueError(f"unknown sparsity loss {kind!r}: choose one of {', '.join(LOSSES)}")
     if not tensor.is_floating_point():
-        raise ValueError(
-            f"a sparsity loss needs floating-point input, got {tensor.dtype} {tuple(tensor.shape)}"
-        )
+        raise ValueError(f"a sparsity loss needs floating-point input, got {tensor.dtype} {tuple(tensor.shape)}")
     return _SparsityLoss.apply(tensor, kind, _complete(LOSSES[kind], options))  # pyright: ignore[reportReturnType]
 
 

@@ -19,7 +19,7 @@ def parameter_groups(model: Module, *, weight_decay: float, **options: Any) -> l
     Weight decay on a mask pulls kept channels and chosen ones alike, which is the one thing a mask is there
     to tell apart: `torch.optim.AdamW(md.parameter_groups(model, weight_decay=1e-2), lr=1e-4)`.
 
-    Arguments:
+    Args:
         model: with masks or without.
         weight_decay: for everything else, at least 0.
         options: repeated in every group, such as `lr` or `betas`.

@@ -10,7 +10,7 @@ def choose_channels(
 ) -> Bool[Tensor, " width"]:
     """Mark the `drop` channels with the lowest scores, the dead first; of equal ones the highest index.
 
-    Arguments:
+    Args:
         scores: one number per channel, higher is more important.
         dead: channels that are zero already and never come back.
         drop: how many to mark, from 0 to width.
@@ -34,7 +34,7 @@ def shrink_masks(
     A chosen mask keeps its sign or becomes 0: whatever an optimizer did since `previous`, it neither
     crosses zero nor leaves it. Masks that are not chosen come back bit for bit.
 
-    Arguments:
+    Args:
         masks: values now, after the optimizer's step.
         previous: values after the step before.
         chosen: which masks decay.

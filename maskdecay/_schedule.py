@@ -19,7 +19,7 @@ class Schedule:
     Up to the deadline, `settle = deadline * steps`, a mask gives way share by share, the shares adding up
     to 1. After it, the room left to what resisted shrinks linearly to nothing at `steps`.
 
-    Arguments:
+    Args:
         steps: optimizer steps until everything chosen is zero, at least 1.
         deadline: where in 0..1 (0 excluded) of the steps the shares end.
         shape: "constant", or the ramps "linear" and "cosine" that start from nothing.

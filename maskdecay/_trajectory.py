@@ -18,7 +18,7 @@ SAMPLES = 200
 class Trajectory:
     """Masks over time.
 
-    Arguments:
+    Args:
         steps: at which steps samples were taken, ascending; 0 is before the first.
         masks: per group, the mask of each channel at these steps.
         chosen: per group, which channels were chosen to decay at the last sample.
@@ -34,10 +34,7 @@ class Trajectory:
 
     def to_json(self) -> str:
         """Return the data as JSON; nine digits, so that float32 masks come back exactly."""
-        masks = {
-            name: [[float(f"{v:.9g}") for v in row] for row in rows.tolist()]
-            for name, rows in self.masks.items()
-        }
+        masks = {name: [[float(f"{v:.9g}") for v in row] for row in rows.tolist()] for name, rows in self.masks.items()}
         chosen = {name: np.flatnonzero(marks).tolist() for name, marks in self.chosen.items()}
         fields = {"steps": self.steps.tolist(), "deadline": self.deadline, "end": self.end}
         return json.dumps({**fields, "chosen": chosen, "masks": masks})
@@ -56,9 +53,7 @@ class Trajectory:
             for name, indices in fields["chosen"].items():
                 chosen[name][indices] = True
             steps = np.array(fields["steps"], np.int64)
-            return cls(
-                steps=steps, masks=masks, chosen=chosen, deadline=fields["deadline"], end=fields["end"]
-            )
+            return cls(steps=steps, masks=masks, chosen=chosen, deadline=fields["deadline"], end=fields["end"])
         except (KeyError, IndexError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"not the JSON of a trajectory: {type(error).__name__} {error}") from error
 

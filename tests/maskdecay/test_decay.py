@@ -19,15 +19,15 @@ OPTIMIZERS = {
 
 
 class FakeMasks(dict):
-    """Groups of masks with importances of their own; "magnitude" ranks by the masks."""
+    """Groups of masks, ranked by the scores they are given or else by their size."""
 
     def __init__(self, keep, scores=None, **masks):
         super().__init__({name: Parameter(torch.tensor(values)) for name, values in masks.items()})
         self.keep = keep
-        self._scores = scores or {}
+        self._scores = scores
 
-    def scores(self, importance="magnitude"):
-        if importance == "magnitude":
+    def scores(self, importance="weight_norm"):
+        if self._scores is None:
             return {name: mask.detach().abs() for name, mask in self.items()}
         return {name: torch.tensor(values) for name, values in self._scores.items()}
 
@@ -151,9 +151,7 @@ def test_resisted_masks_go_down_a_line_from_the_deadline_to_the_end():
     assert all(kept == 2 for kept, _ in seen)
 
 
-@pytest.mark.parametrize(
-    ("shape", "half"), [("constant", 1 / 2), ("linear", 3 / 4), ("cosine", 1 / 2 + 1 / math.pi)]
-)
+@pytest.mark.parametrize(("shape", "half"), [("constant", 1 / 2), ("linear", 3 / 4), ("cosine", 1 / 2 + 1 / math.pi)])
 def test_schedules_give_way_as_their_integral_says(shape, half):
     masks = ones(2, keep=1)
     decay = MaskDecay(masks, steps=400, deadline=1.0, schedule=shape)
@@ -324,9 +322,7 @@ def test_a_resumed_decay_equals_an_uninterrupted_one(select, stop):
     masks, decay, optimizer = begin()
     train(masks, decay, stop, optimizer, force=0.6)
     saved = io.BytesIO()
-    torch.save(
-        {"masks": dict(masks), "decay": decay.state_dict(), "optimizer": optimizer.state_dict()}, saved
-    )
+    torch.save({"masks": dict(masks), "decay": decay.state_dict(), "optimizer": optimizer.state_dict()}, saved)
     train(masks, decay, 60 - stop, optimizer, force=0.6)
 
     again, resumed, other = begin()
@@ -426,8 +422,6 @@ def test_masks_that_stop_being_finite_are_named(channel, value):
     decay = MaskDecay(masks, steps=10)
     with torch.no_grad():
         masks["b"][channel] = value
-    with pytest.raises(
-        ValueError, match=rf"group 'b'.*step 1, the first in channel {channel}: lower"
-    ) as caught:
+    with pytest.raises(ValueError, match=rf"group 'b'.*step 1, the first in channel {channel}: lower") as caught:
         decay.step()
     assert "\n" not in str(caught.value)

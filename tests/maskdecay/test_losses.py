@@ -137,9 +137,7 @@ def unchecked():
 @pytest.mark.parametrize("kind", LOSSES)
 def test_compiles_without_graph_breaks(kind, unchecked):
     x = torch.tensor([0.5, -1.0, 0.0], requires_grad=True)
-    compiled = torch.compile(
-        lambda x: 3 * unchecked.sparsity_loss(x, kind), backend="aot_eager", fullgraph=True
-    )
+    compiled = torch.compile(lambda x: 3 * unchecked.sparsity_loss(x, kind), backend="aot_eager", fullgraph=True)
     loss = compiled(x)
     loss.backward()
     expected, gradient = both([0.5, -1.0, 0.0], kind, torch.float32)

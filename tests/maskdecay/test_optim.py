@@ -19,9 +19,7 @@ def model(monkeypatch):
     """Two layers that share a mask, one with its own, and a weight shared by two modules."""
     monkeypatch.setitem(sys.modules, "maskdecay._masks", types.SimpleNamespace(MaskModule=FakeMask))
     shared, own = Parameter(torch.ones(3)), Parameter(torch.ones(2))
-    model = torch.nn.ModuleDict(
-        {"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2), "n": torch.nn.BatchNorm1d(2)}
-    )
+    model = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2), "n": torch.nn.BatchNorm1d(2)})
     model["b"].weight = model["a"].weight
     model["masks"] = torch.nn.ModuleList([FakeMask(shared), FakeMask(own), FakeMask(shared)])
     return model
