@@ -16,7 +16,7 @@ import typer
 COMMANDS_GROUP = "maskdecay.commands"
 
 # Whatever follows a command's name is for that command to read, its --help included.
-_PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+_PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,10 +44,11 @@ def gather() -> typer.Typer:
     return app
 
 
-def _show_version(shown: bool) -> None:
+def _show_version(shown: bool) -> bool:
     if shown:
         typer.echo(version("maskdecay"))
         raise typer.Exit
+    return shown
 
 
 def _options(
@@ -59,7 +60,7 @@ def _options(
 
 
 def _mounted(entry: EntryPoint) -> Any:
-    def command(ctx: typer.Context) -> None:
+    def command(words: Annotated[list[str] | None, typer.Argument()] = None) -> None:
         try:
             app = entry.load()
         except (ImportError, AttributeError) as error:
@@ -68,7 +69,7 @@ def _mounted(entry: EntryPoint) -> Any:
         if not isinstance(app, typer.Typer):
             _complain(f"maskdecay {entry.name}", f"{entry.value} is a {type(app).__name__}, no typer app")
             raise typer.Exit(2)
-        raise typer.Exit(_run(app, ctx.args, f"maskdecay {entry.name}"))
+        raise typer.Exit(_run(app, words or [], f"maskdecay {entry.name}"))
 
     return command
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 
-from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_analysis import Statistics
 from torch import nn
 
 from ._free_ops import FREE_HANDLERS
 from ._handlers import PRODUCT_HANDLERS, registered_handlers
 from ._record import Call
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # fvcore scripts a loss while it is imported, which torch deprecates
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_analysis import Statistics
 
 
 class RecordedAnalysis(FlopCountAnalysis):

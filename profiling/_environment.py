@@ -35,6 +35,9 @@ class Environment:
     torch_version: str
     threads: int
 
+    def __str__(self) -> str:
+        return f"{self.device_name} ({self.device}, {self.threads} thread{'' if self.threads == 1 else 's'})"
+
 
 def find_device(device: str | torch.device) -> torch.device:
     """The device of this name, checked to be there.

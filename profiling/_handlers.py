@@ -12,8 +12,6 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from fvcore.nn.jit_handles import conv_flop_count
-
 Shape = tuple[int, ...]
 ShapeHandler = Callable[[list["Shape | None"], list["Shape | None"]], int]
 NodeHandler = Callable[[list[Any], list[Any]], "Counter[str]"]
@@ -64,10 +62,14 @@ def _product(name: str, macs: int, out: Shape, bias: bool = False) -> Counter[st
 
 
 def _conv(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Input, weight, bias, stride, padding, dilation, transposed, … Products with padding's zeros count."""
+    """Input, weight, bias, stride, padding, dilation, transposed, …
+
+    A convolution reads `prod(weight.shape[1:])` products per output element; a transposed one spreads as many
+    per input element. Products with padding's zeros count, as in fvcore and in torch's own counter.
+    """
     x, weight, out = inputs[0].shape, inputs[1].shape, outputs[0].shape
-    macs: Any = conv_flop_count(x, weight, out, transposed=bool(inputs[6].toIValue()))
-    return _product("conv", int(macs), out, bias=inputs[2].isCompleteTensor())
+    macs = prod(x if inputs[6].toIValue() else out) * prod(weight[1:])
+    return _product("conv", macs, out, bias=inputs[2].isCompleteTensor())
 
 
 def _matrix_product(left: int, bias: bool = False) -> NodeHandler:

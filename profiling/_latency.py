@@ -71,13 +71,11 @@ class LatencyReport:
         return cls(**{**data, "environment": Environment(**data["environment"])})
 
     def __str__(self) -> str:
-        where = self.environment
         spread = "spread unknown" if self.spread is None else f"±{100 * self.spread:.1f}%"
         return (
             f"{self.median_ms:.3f} ms ({spread}, 10-90%: {self.p10_ms:.3f}-{self.p90_ms:.3f}, "
             f"{self.repeats} repeats{'' if self.settled else ', not settled'}), {self.throughput:.2f}/s, "
-            f"{self.dtype}, {self.memory_format}, {where.device_name} "
-            f"({where.device}, {where.threads} threads)"
+            f"{self.dtype}, {self.memory_format}, {self.environment}"
         )
 
 

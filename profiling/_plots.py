@@ -5,11 +5,11 @@ Figures are made without pyplot: no window, no global state, nothing to close. m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._latency import LatencyReport
+from ._compare import LatencyComparison
 from ._report import ProfileRow
 from ._writing import check_writable
 
@@ -56,38 +56,28 @@ def plot_macs(rows: Sequence[ProfileRow], *, title: str = "Multiply-accumulates 
     return figure
 
 
-def plot_latency(
-    reports: Mapping[str, LatencyReport], *, baseline: str | None = None, title: str = "Latency"
-) -> Figure:
-    """Horizontal bars of median milliseconds with a whisker from the 10% to the 90% quantile.
+def plot_latency(comparison: LatencyComparison, *, title: str = "Latency") -> Figure:
+    """Horizontal bars of median milliseconds, a whisker from the 10% to the 90% quantile, the speed-up beside.
 
     Args:
-        reports: by the network's name.
-        baseline: the name that speed-ups beside the bars refer to; without one there are none.
+        comparison: from `compare_latency`, so that all bars come from one run.
         title: above the picture.
-
-    Raises:
-        ValueError: no reports, or no such baseline.
     """
-    if not reports:
-        raise ValueError("there is nothing to plot: `reports` is empty")
-    if baseline is not None and baseline not in reports:
-        raise ValueError(f"the baseline {baseline!r} is not among {', '.join(reports)}")
+    reports = comparison.reports
     figure, axes = _figure(height=1.5 + 0.5 * len(reports))
     widest = max(report.p90_ms for report in reports.values())
-    for place, report in enumerate(reports.values()):
+    for place, (name, report) in enumerate(reports.items()):
         axes.barh(place, report.median_ms, height=0.6, color=_COLOURS[place % len(_COLOURS)])
         reach = [[report.median_ms - report.p10_ms], [report.p90_ms - report.median_ms]]
         axes.errorbar(report.median_ms, place, xerr=reach, color="black", capsize=3, linewidth=1)
         label = f"{_number(report.median_ms)} ms"
-        if baseline is not None:
-            label += f"  ({reports[baseline].median_ms / report.median_ms:.2f}x)"
+        if name != comparison.baseline:
+            label += f"  ({comparison.speedups[name].median:.2f}x as fast)"
         axes.text(report.p90_ms + 0.015 * widest, place, label, va="center", fontsize=9, color=_GREY)
     axes.set_yticks(range(len(reports)), list(reports))
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.3 * widest)
-    where = next(iter(reports.values())).environment
-    axes.set_xlabel(f"ms per call, median with 10-90% range\n{where.device_name}, {where.threads} threads")
+    axes.set_xlim(0, 1.35 * widest)
+    axes.set_xlabel(f"ms per call, median with 10-90% range\n{next(iter(reports.values())).environment}")
     _finish(figure, axes, title, legend=False)
     return figure
 

@@ -118,6 +118,10 @@ class _Recorder(TorchDispatchMode):
             module.register_forward_pre_hook(lambda *_, path=path: self._running.append(path), prepend=True)
             module.register_forward_hook(lambda *_: (self._running.pop(), None)[1])
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # skipping it means importing it, which takes seconds; nothing is compiled here
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)

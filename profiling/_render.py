@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 from ._report import ProfileRow, rows_to_json
 
-Format = Literal["table", "markdown", "csv", "json"]
+FORMATS = ("table", "markdown", "csv", "json")
 
 
-def render(rows: Sequence[ProfileRow], form: Format, *, width: int = 120) -> str:
+def render(rows: Sequence[ProfileRow], form: str, *, width: int = 120) -> str:
     """Write `rows` in the format asked for, ending in a line break.
 
     Args:
@@ -23,8 +22,8 @@ def render(rows: Sequence[ProfileRow], form: Format, *, width: int = 120) -> str
     Raises:
         ValueError: no such format.
     """
-    if form not in get_args(Format):
-        raise ValueError(f"there is no format {form!r}; there are {', '.join(get_args(Format))}")
+    if form not in FORMATS:
+        raise ValueError(f"there is no format {form!r}; there are {', '.join(FORMATS)}")
     if form == "json":
         return rows_to_json(rows)
     if form == "csv":
@@ -32,7 +31,7 @@ def render(rows: Sequence[ProfileRow], form: Format, *, width: int = 120) -> str
     return _markdown(rows) if form == "markdown" else _table(rows, width)
 
 
-def _short(number: float) -> str:
+def _short(number: int | float) -> str:
     """Four digits and a unit: 17.38 M."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
@@ -74,10 +73,9 @@ def _notes(rows: Sequence[ProfileRow]) -> list[str]:
         notes[0] += " The parts' columns are MACs per pixel too."
     for row in rows:
         if row.latency is not None:
-            where = row.latency.environment
             notes.append(
                 f"ms: median of {row.latency.repeats} interleaved calls, {row.latency.dtype}, on "
-                f"{where.device_name} ({where.device}, {where.threads} threads), torch {where.torch_version}."
+                f"{row.latency.environment}, torch {row.latency.environment.torch_version}."
             )
             break
     for row in rows:
