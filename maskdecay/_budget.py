@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from ._groups import Group, Groups
-from ._plan import Keep, narrowed_shapes, resolve
+from ._plan import Keep, resolve
+from ._widths import Narrowing
 
 
 class CostModel:
@@ -21,18 +22,16 @@ class CostModel:
     """
 
     def __init__(self, groups: Groups, total: int) -> None:
-        self._groups = groups
-        self._numel = {
-            name: int(np.prod(groups.shapes[name])) for name in groups.costs if name in groups.shapes
-        }
-        self._costs = {name: groups.costs[name] for name in self._numel}
+        self._narrow = Narrowing(groups)
+        self._costs = {n: cost for n, cost in groups.costs.items() if n in groups.shapes}
+        self._numel = {name: math.prod(groups.shapes[name]) for name in self._costs}
         self.total = total
         self.fixed = total - sum(self._costs.values())
 
     def __call__(self, keep: Mapping[str, int]) -> int:
         """Returns the MACs left when groups keep so many channels; groups not named keep all."""
-        shapes = narrowed_shapes(self._groups, lambda name: keep.get(name, self._groups[name].width))
-        left = sum(cost * int(np.prod(shapes[n])) // self._numel[n] for n, cost in self._costs.items())
+        shapes = self._narrow(keep)
+        left = sum(cost * math.prod(shapes[n]) // self._numel[n] for n, cost in self._costs.items())
         return left + self.fixed
 
 
@@ -42,7 +41,7 @@ def fit_budget(
     """Returns the widest keep-widths whose MACs do not exceed the budget.
 
     Raises:
-        ValueError: even the narrowest network costs more, or the model costs no more than the budget already.
+        ValueError: even the narrowest network costs more, or the budget is out of range.
     """
     from .profiling import macs as count_macs
 
@@ -51,8 +50,8 @@ def fit_budget(
     least = {g.name: resolve(g, 1e-9, multiple_of) for g in chosen}
     if cost(least) > budget:
         raise ValueError(
-            f"a budget of {budget:,} MACs ({budget / cost.total:.1%} of {cost.total:,}) cannot be met; the nearest that can is "
-            f"{cost(least):,} ({cost(least) / cost.total:.1%})"
+            f"a budget of {budget:,} MACs ({budget / cost.total:.1%} of {cost.total:,}) cannot be met; the nearest "
+            f"that can is {cost(least):,} ({cost(least) / cost.total:.1%})"
         )
     low, high = 0.0, 1.0
     for _ in range(20):
@@ -64,13 +63,13 @@ def fit_budget(
 
 
 def _target(macs: Keep, total: int) -> int:
-    fraction = isinstance(macs, float)
-    if isinstance(macs, bool) or macs <= 0 or (fraction and macs > 1) or macs > total:
+    most = 1.0 if isinstance(macs, float) else total
+    if isinstance(macs, bool) or not 0 < macs <= most:
         raise ValueError(
             f"macs={macs} is no budget for a model of {total:,} MACs; give a fraction in (0, 1] as a float or a number "
             f"from 1 to {total:,} as an int"
         )
-    return int(macs * total) if fraction else int(macs)
+    return int(macs * total) if isinstance(macs, float) else macs
 
 
 def _fill(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +29,18 @@ class Cuts:
     lost: dict[tuple[str, int], set[int]]
     scales: dict[str, Tensor]
 
-    def apply(self, name: str, tensor: Tensor) -> Tensor:
-        """Cuts a tensor that is shaped like the named parameter was."""
+    def apply(self, names: Collection[str], tensor: Tensor) -> Tensor:
+        """Cuts a tensor that is shaped like the parameter with these names was."""
         for (path, dim), gone in self.lost.items():
-            if path == name and gone:
-                tensor = take(
-                    tensor, dim, torch.tensor([i for i in range(tensor.shape[dim]) if i not in gone])
-                )
+            if path in names and gone:
+                keep = [i for i in range(tensor.shape[dim]) if i not in gone]
+                tensor = take(tensor, dim, torch.tensor(keep, dtype=torch.long))
         return tensor
+
+    def scale(self, names: Collection[str]) -> Tensor | None:
+        """Returns what was folded into the parameter with these names, cut as it was; None where that was nothing."""
+        folded = next((factor for name, factor in self.scales.items() if name in names), None)
+        return None if folded is None else self.apply(names, folded)
 
 
 def plain_name(name: str) -> str:
@@ -50,21 +55,21 @@ def plain_name(name: str) -> str:
     return ".".join(parts)
 
 
-def carry_optimizer(
-    optimizer: torch.optim.Optimizer, model: nn.Module, student: nn.Module, cuts: Cuts
-) -> None:
+def carry_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, student: nn.Module, cuts: Cuts) -> None:
     """Points an optimizer of the masked model at the small one: parameters replaced, moments cut, masks dropped.
 
     Raises:
         ValueError: the optimizer holds parameters that are not the model's, or a state that cannot be rescaled.
     """
-    names = {id(p): plain_name(n) for n, p in model.named_parameters(remove_duplicate=False)}
+    names: dict[int, list[str]] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(p), []).append(plain_name(name))
     masks = {id(m) for m in masks_of(model).values()}
     new = dict(student.named_parameters(remove_duplicate=False))
     state: dict[Tensor, Any] = {}
-    plan: list[list[Tensor]] = []
+    kept: list[list[Tensor]] = []
     for group in optimizer.param_groups:
-        plan.append([])
+        kept.append([])
         for p in group["params"]:
             if id(p) in masks:
                 continue
@@ -72,31 +77,26 @@ def carry_optimizer(
                 raise ValueError(
                     "the optimizer holds parameters that are not the model's; give shrink the optimizer of this model"
                 )
-            target = new[names[id(p)]]
-            plan[-1].append(target)
+            own = names[id(p)]
+            kept[-1].append(new[own[0]])
             if p in optimizer.state:
-                state[target] = {
-                    k: _carried(k, v, names[id(p)], p, cuts) for k, v in optimizer.state[p].items()
-                }
-    for group, params in zip(optimizer.param_groups, plan, strict=True):
+                state[new[own[0]]] = {k: _carried(k, v, own, p, cuts) for k, v in optimizer.state[p].items()}
+    for group, params in zip(optimizer.param_groups, kept, strict=True):
         group["params"] = params
     optimizer.state.clear()
     optimizer.state.update(state)
 
 
-def _carried(key: str, value: Any, name: str, parameter: Tensor, cuts: Cuts) -> Any:
+def _carried(key: str, value: Any, names: Sequence[str], parameter: Tensor, cuts: Cuts) -> Any:
     """Returns one entry of an optimizer's state for the cut and rescaled parameter."""
     if not isinstance(value, Tensor) or value.shape != parameter.shape or parameter.ndim == 0:
         return value
-    value = cuts.apply(name, value)
-    if name not in cuts.scales:
-        return value
-    scale = cuts.apply(name, cuts.scales[name]).to(value.dtype)
-    if bool((scale == 1).all()):
+    value, scale = cuts.apply(names, value), cuts.scale(names)
+    if scale is None or bool((scale == 1).all()):
         return value
     if key not in POWER_OF_GRADIENT:
         raise ValueError(
-            f"'{name}' has masks other than 1, and it is not known how the optimizer's state '{key}' follows a rescaled "
-            "weight; shrink without the optimizer and start a new one"
+            f"'{names[0]}' has masks other than 1, and it is not known how the optimizer's state '{key}' follows a "
+            "rescaled weight; shrink without the optimizer and start a new one"
         )
-    return value / scale ** POWER_OF_GRADIENT[key]
+    return value / scale.to(value.dtype) ** POWER_OF_GRADIENT[key]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ._groups import Slice
+from ._importance import IMPORTANCES, least_important
 from ._plan import Plan
 from ._surgery import owner
 
@@ -104,9 +105,7 @@ class Masks(Mapping[str, nn.Parameter]):
 
     def __str__(self) -> str:
         alive = self.alive()
-        return "\n".join(
-            f"{n}: {alive[n]} of {m.numel()} alive, {self.keep[n]} to keep" for n, m in self.items()
-        )
+        return "\n".join(f"{n}: {alive[n]} of {m.numel()} alive, {self.keep[n]} to keep" for n, m in self.items())
 
     def scores(self, importance: str = "weight_norm") -> dict[str, Float[Tensor, " width"]]:
         """Returns how important each channel is, by group name; higher is more important.
@@ -119,12 +118,18 @@ class Masks(Mapping[str, nn.Parameter]):
         Raises:
             ValueError: an unknown importance, no gradients for `taylor`, or masks that are not finite.
         """
-        functions = {"magnitude": _magnitude, "weight_norm": _weight_norm, "taylor": _taylor}
-        if importance not in functions:
-            raise ValueError(f"unknown importance '{importance}'; there are: {', '.join(functions)}")
+        if importance not in IMPORTANCES:
+            raise ValueError(f"unknown importance '{importance}'; there are: {', '.join(IMPORTANCES)}")
         self.check_finite()
         with torch.no_grad():
-            return {name: functions[importance](self, name) for name in self}
+            scores = {n: IMPORTANCES[importance](self.model, self.plan.groups[n], m) for n, m in self.items()}
+        for name, score in scores.items():
+            if not bool(score.isfinite().all()):
+                raise ValueError(
+                    f"the {importance} importance of group '{name}' is not finite (NaN or infinite); look at the "
+                    "weights and gradients of its layers, and resume from a checkpoint before this"
+                )
+        return scores
 
     def check_finite(self) -> None:
         """Raises a ValueError that names the group whose mask holds NaN or infinity."""
@@ -179,38 +184,6 @@ def _masked(module: nn.Module) -> bool:
     return kinds == {True}
 
 
-def least_important(scores: Float[Tensor, " width"], count: int) -> Tensor:
-    """Returns the positions of the `count` lowest scores; of equal scores the last positions go first."""
-    order = scores.flip(0).argsort(stable=True)[:count]
-    return scores.numel() - 1 - order
-
-
-def _magnitude(masks: Masks, name: str) -> Tensor:
-    return masks[name].detach().abs()
-
-
-def _taylor(masks: Masks, name: str) -> Tensor:
-    mask = masks[name]
-    if mask.grad is None:
-        raise ValueError(
-            f"mask '{name}' has no gradient; run loss.backward() before asking for 'taylor' importance"
-        )
-    return (mask * mask.grad).abs()
-
-
-def _weight_norm(masks: Masks, name: str) -> Tensor:
-    group, mask = masks.plan.groups[name], masks[name]
-    made, read = torch.zeros_like(mask), torch.zeros_like(mask)
-    for piece in group.slices:
-        if piece.role == "member":
-            continue
-        module, leaf = owner(masks.model, piece.name)
-        weight = getattr(module, leaf).detach().float().pow(2).movedim(piece.dim, 0).flatten(1).sum(1)
-        index = torch.tensor(piece.index, device=mask.device)
-        (read if piece.role == "consumer" else made).index_add_(0, index[index >= 0], weight[index >= 0])
-    return (made * read).sqrt() if bool(made.any()) else read.sqrt()
-
-
 def insert_masks(model: nn.Module, plan: Plan) -> Masks:
     """Puts a mask on every group that the plan narrows, in place; the model computes the same as before.
 
@@ -218,15 +191,15 @@ def insert_masks(model: nn.Module, plan: Plan) -> Masks:
     parameters after this call (see `parameter_groups` for keeping masks out of weight decay).
 
     Raises:
-        ValueError: masks sit in the model already, the plan drops nothing, or it was made for another model.
+        ValueError: masks sit in the model already, the plan drops nothing, it was made for another model, or a layer
+            is parametrized by somebody else; the model is left as it was.
     """
     if holds_masks(model):
         raise ValueError("the model holds masks already; call masks.remove() or shrink it first")
-    narrowed = [g for g in plan.groups if plan.keep.get(g.name, g.width) < g.width]
+    narrowed = [g for g in plan.groups if plan.keep[g.name] < g.width]
     if not narrowed:
-        raise ValueError(
-            "the plan keeps every channel of every group, so there is nothing to mask; lower its keep"
-        )
+        raise ValueError("the plan keeps every channel of every group, so there is nothing to mask; lower its keep")
+    _refuse_parametrized(model, [piece for group in narrowed for piece in group.consumer_slices()])
     plan.check_model(model)
     orders: dict[nn.Module, tuple[str, ...]] = {}
     for group in narrowed:
@@ -239,6 +212,16 @@ def insert_masks(model: nn.Module, plan: Plan) -> Masks:
                 link.order = orders.setdefault(module, tuple(module._parameters))
                 parametrize.register_parametrization(module, leaf, link, unsafe=True)
     return Masks(model, plan)
+
+
+def _refuse_parametrized(model: nn.Module, pieces: list[Slice]) -> None:
+    """Raises where a layer that masks would sit on has a parametrization of its own."""
+    for piece in pieces:
+        if parametrize.is_parametrized(owner(model, piece.name)[0]):
+            raise ValueError(
+                f"layer '{piece.layer}' has a parametrization already, and masks want its plain weight; call "
+                "torch.nn.utils.parametrize.remove_parametrizations on it first, or leave its group out of the plan"
+            )
 
 
 def _tensor(model: nn.Module, piece: Slice) -> Tensor:
@@ -257,9 +240,7 @@ def _holders(model: nn.Module, tensor: Tensor) -> list[tuple[nn.Module, str]]:
             continue
         if parametrize.is_parametrized(module):
             chains: Any = module.parametrizations
-            found += [
-                (module, leaf) for leaf, chain in chains.items() if getattr(chain, "original", None) is tensor
-            ]
+            found += [(module, leaf) for leaf, chain in chains.items() if getattr(chain, "original", None) is tensor]
         found += [(module, leaf) for table in (module._parameters, module._buffers)
                   for leaf, value in table.items() if value is tensor]  # fmt: skip
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from ._groups import Group, Groups
 from ._groups_json import groups_from_data, groups_to_data
+from ._widths import shape_text, widths_like
 
 Keep = float | int
 """A fraction of a group's width (float in (0, 1]) or a number of channels (int)."""
@@ -31,17 +32,14 @@ class Plan:
     keep: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        keep = {g.name: self.keep.get(g.name, g.width) for g in self.groups}
+        known = {g.name: g for g in self.groups}
         for name, count in self.keep.items():
-            group = self.groups[name]
-            if not 1 <= count <= group.width:
+            if name not in known:
                 raise ValueError(
-                    f"group '{name}' has {group.width} channels and cannot keep {count}; keep 1 to {group.width}"
+                    f"the plan names '{name}', but no group is called so; there are: {', '.join(known) or 'none'}"
                 )
-            if count < group.width and group.refusal is not None:
-                raise ValueError(
-                    f"group '{name}' cannot be pruned: it {_clause(group)}; leave it out of the plan"
-                )
+            _check_keep(known[name], count)
+        keep = {name: int(self.keep.get(name, g.width)) for name, g in known.items()}
         object.__setattr__(self, "keep", keep)
 
     @classmethod
@@ -61,18 +59,23 @@ class Plan:
             groups: what `find_groups` returned.
             keep: fraction in (0, 1].
             multiple_of: widths are rounded to the nearest multiple (at least one, at most the whole width).
-            overrides: other fractions (float) or channel counts (int) for groups whose names match a pattern such as
-                `"dec.*"`; the last match wins.
+            overrides: other fractions (float) or channel counts (int) for those of the groups to narrow whose names
+                match a pattern such as `"dec.*"`; the last match wins, and a count is taken as it is.
             include: patterns of the groups to narrow; all by default.
             exclude: patterns of groups to leave alone.
 
         Raises:
-            ValueError: a fraction or count out of range, a pattern that matches no group, or nothing that can be pruned.
+            ValueError: a fraction or count out of range, a pattern that matches no group, or nothing to prune.
         """
         chosen = select(groups, include, exclude)
         wanted: dict[str, Keep] = {g.name: _fraction(keep) for g in chosen}
         for pattern, value in (overrides or {}).items():
-            wanted |= dict.fromkeys(matching(groups, pattern), value)
+            names = [g.name for g in chosen if g.name in matching(groups, pattern)]
+            if not names:
+                raise ValueError(
+                    f"override '{pattern}' matches only groups that are excluded or cannot be pruned; leave it out"
+                )
+            wanted |= dict.fromkeys(names, value)
         return cls(groups=groups, keep={n: resolve(groups[n], v, multiple_of) for n, v in wanted.items()})
 
     @classmethod
@@ -128,16 +131,14 @@ class Plan:
             planned, found = self.groups.shapes.get(name), shapes.get(name)
             if planned != found:
                 raise ValueError(
-                    f"the plan was made for another model: '{name}' is {_shape(found)} here, the plan expects "
-                    f"{_shape(planned)}; run find_groups on this model"
+                    f"the plan was made for another model: '{name}' is {shape_text(found)} here, the plan expects "
+                    f"{shape_text(planned)}; run find_groups on this model"
                 )
 
     def to_json(self) -> str:
         """Returns the plan, groups included, as JSON text."""
         keep = {n: k for n, k in self.keep.items() if k < self.groups[n].width}
-        return json.dumps(
-            {"maskdecay_plan": 1, "keep": keep, "groups": groups_to_data(self.groups)}, indent=1
-        )
+        return json.dumps({"maskdecay_plan": 1, "keep": keep, "groups": groups_to_data(self.groups)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -150,27 +151,23 @@ class Plan:
             data = json.loads(text)
             if data["maskdecay_plan"] != 1:
                 raise ValueError(f"version {data['maskdecay_plan']}")
-            groups, keep = groups_from_data(data["groups"]), {str(n): int(k) for n, k in data["keep"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"this is no maskdecay plan of version 1 ({type(error).__name__}: {error})"
-            ) from error
-        return cls(groups=groups, keep=keep)
+            return cls(groups=groups_from_data(data["groups"]), keep=dict(data["keep"]))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"this is no maskdecay plan of version 1 ({type(error).__name__}: {error})") from error
 
     def __str__(self) -> str:
-        rows = [
-            (g.name, g.width, self.keep[g.name], "" if g.prunable else g.refusal)
-            for g in self.groups
-        ]  # fmt: skip
+        rows = [(g.name, g.width, self.keep[g.name], g.refusal or "") for g in self.groups]
         return tabulate(rows, headers=("group", "width", "keep", "why not"), disable_numparse=True)
 
 
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "missing" if shape is None else "x".join(map(str, shape)) or "a scalar"
-
-
-def _clause(group: Group) -> str:
-    return group.refusal or ""
+def _check_keep(group: Group, count: Any) -> None:
+    """Raises a ValueError where a group cannot keep so many channels."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= group.width:
+        raise ValueError(
+            f"group '{group.name}' has {group.width} channels and cannot keep {count}; keep 1 to {group.width}"
+        )
+    if count < group.width and group.refusal is not None:
+        raise ValueError(f"group '{group.name}' cannot be pruned: it {group.refusal}; leave it out of the plan")
 
 
 def matching(groups: Groups, pattern: str) -> list[str]:
@@ -218,54 +215,8 @@ def _fraction(value: float) -> float:
 def resolve(group: Group, value: Keep, multiple_of: int) -> int:
     """Turns a fraction or a count into a number of channels; a count is taken as it is."""
     if multiple_of < 1:
-        raise ValueError(f"multiple_of={multiple_of} must be at least 1")
-    if isinstance(value, int):
+        raise ValueError(f"multiple_of={multiple_of} must be at least 1; 8 suits most hardware")
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
     nearest = multiple_of * round(_fraction(value) * group.width / multiple_of)
     return min(max(nearest, multiple_of, 1), group.width)
-
-
-def widths_like(groups: Groups, student: nn.Module) -> dict[str, int]:
-    """Returns the keep-widths that turn the groups' model into the student's shapes."""
-    shapes = {name: tuple(p.shape) for name, p in student.named_parameters()}
-    if missing := [n for n in groups.shapes if n not in shapes] or [
-        n for n in shapes if n not in groups.shapes
-    ]:
-        raise ValueError(f"the student is another kind of network: only one of the two has '{missing[0]}'")
-    keep: dict[str, int] = {}
-    for group in groups:
-        counts = {}
-        for piece in group.slices:
-            if piece.role == "producer" and piece.name in shapes and -1 not in piece.index:
-                counts[piece.name] = shapes[piece.name][piece.dim] * group.width / len(piece.index)
-        if counts:
-            name, count = next(iter(counts.items()))
-            if count != int(count) or set(counts.values()) != {count}:
-                raise ValueError(f"the student's widths do not agree within group '{group.name}': {counts}")
-            if count != group.width and not group.prunable or not 1 <= count <= group.width:
-                raise ValueError(
-                    f"the student has {count:g} channels where group '{group.name}' has {group.width} ('{name}')"
-                    + (
-                        f", and the group cannot be pruned: it {group.refusal}"
-                        if group.refusal
-                        else "; it must be narrower"
-                    )
-                )
-            keep[group.name] = int(count)
-    for name, shape in narrowed_shapes(groups, keep.__getitem__).items():
-        if shape != shapes[name]:
-            raise ValueError(
-                f"'{name}' is {_shape(shapes[name])} in the student; narrowing the groups gives {_shape(shape)}"
-            )
-    return keep
-
-
-def narrowed_shapes(groups: Groups, keep: Callable[[str], int]) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter after pruning to `keep(group name)` channels."""
-    shapes = {name: list(shape) for name, shape in groups.shapes.items()}
-    for group in groups:
-        for piece in group.slices:
-            if group.prunable and piece.name in shapes:
-                held = sum(i >= 0 for i in piece.index)
-                shapes[piece.name][piece.dim] -= held - held * keep(group.name) // group.width
-    return {name: tuple(shape) for name, shape in shapes.items()}

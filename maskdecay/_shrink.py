@@ -15,7 +15,7 @@ from ._carry import Cuts, carry_optimizer
 from ._graph import CouplingGraph
 from ._groups import Group
 from ._inputs import converted, difference, observe
-from ._masks import Masks, masks_of, take_out
+from ._masks import Masks, mask_modules, masks_of, take_out
 from ._proof import FLOAT32_TOLERANCE, FLOAT64_TOLERANCE
 
 
@@ -37,14 +37,15 @@ def shrink(
         model: the masked model, or a copy of it; stays as it is.
         masks: what `insert_masks` returned.
         example_inputs: what to compare on; those given to `find_groups` by default.
-        optimizer: an optimizer of `model`, rewritten in place for the small model: masks leave it, moments are cut
-            and rescaled with the weights. Its next step equals the masked model's wherever the surviving masks are 1
-            and not trained.
+        optimizer: an optimizer of `model`, rewritten in place for the small model: masks leave it (their parameter
+            group stays, empty, so that schedulers fit), moments are cut, and where a mask m was folded into a weight
+            they become those of the folded weight: moments of the gradient are divided by m, of its square by m^2.
+            Its next step equals the masked model's wherever the surviving masks are 1 and not trained.
         ema: an averaged copy of the masked model (or an `AveragedModel`), shrunk in place by the same channels.
 
     Raises:
-        ValueError: masks are not finite, channels are left to decay, a group would lose all channels, or the small
-            model is not equal to the masked one.
+        ValueError: masks are not finite, channels are left to decay, a group would lose all channels, the small model
+            is not equal to the masked one, or optimizer or EMA belong to another model; nothing is changed then.
     """
     groups = _ready(model, masks)
     inputs = masks.plan.groups.example_inputs if example_inputs is None else example_inputs
@@ -53,34 +54,39 @@ def shrink(
             "there are no example inputs to prove equality on (the plan came from JSON); pass example_inputs="
         )
     gone = {name: torch.nonzero(mask == 0).flatten().tolist() for name, mask in masks_of(model).items()}
+    average = ema.module if isinstance(ema, AveragedModel) else ema
+    if average is not None and set(masks_of(average)) != set(gone):
+        raise ValueError("ema holds other masks than the model; make it from the masked model, after insert_masks")
     student = copy.deepcopy(model)
     cuts = narrow(student, groups, gone)
     verify(model, student, groups, gone, inputs)
-    if ema is not None:
-        narrow(ema.module if isinstance(ema, AveragedModel) else ema, groups, gone)
     if optimizer is not None:
         carry_optimizer(optimizer, model, student, cuts)
+    if average is not None:
+        narrow(average, groups, gone)
     return student
 
 
 def _ready(model: nn.Module, masks: Masks) -> list[Group]:
     """Checks that the masks have done their work; returns the groups that have masks."""
     found = masks_of(model)
-    if set(found) != set(masks.plan.keep) & set(found) or not found:
+    widths = {g.name: g.width for g in masks.plan.groups}
+    if not found or any(widths.get(name) != mask.numel() for name, mask in found.items()):
         raise ValueError(
-            "the model holds no masks of this plan; give shrink the model that insert_masks was given"
+            "the model holds no masks of this plan; give shrink the model that insert_masks was given, before remove()"
         )
     left = {}
     for name, mask in found.items():
-        if not bool(mask.isfinite().all()):
+        if any(m.group == name and m.mask is not mask for _, m in mask_modules(model)):
             raise ValueError(
-                f"mask '{name}' is not finite (NaN or infinite); resume from a checkpoint before this"
+                f"the layers that read group '{name}' no longer share one mask (load_state_dict with assign=True parts "
+                "them); load without assign, then shrink"
             )
+        if not bool(mask.isfinite().all()):
+            raise ValueError(f"mask '{name}' is not finite (NaN or infinite); resume from a checkpoint before this")
         alive, keep = int(torch.count_nonzero(mask)), masks.plan.keep[name]
         if alive == 0:
-            raise ValueError(
-                f"all {mask.numel()} channels of group '{name}' are zero; at least one must be kept"
-            )
+            raise ValueError(f"all {mask.numel()} channels of group '{name}' are zero; at least one must be kept")
         if alive > keep:
             left[name] = alive - keep
     if left:
@@ -94,7 +100,11 @@ def _ready(model: nn.Module, masks: Masks) -> list[Group]:
 def narrow(model: nn.Module, groups: list[Group], gone: Mapping[str, list[int]]) -> Cuts:
     """Folds a model's masks into its weights and removes channels, in place; returns what was done to which tensor."""
     scales = _fold(model)
-    CouplingGraph(model, groups).remove(dict(gone))
+    try:
+        CouplingGraph(model, groups).remove(dict(gone))
+    except (IndexError, RuntimeError) as error:
+        line = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ValueError(f"the plan does not fit the model ({line}); run find_groups on this model") from error
     positions: dict[tuple[str, int], set[int]] = {}
     for group in groups:
         dead = set(gone[group.name])
@@ -110,9 +120,7 @@ def _fold(model: nn.Module) -> dict[str, Tensor]:
     factors: dict[Tensor, Tensor] = {}
     with torch.no_grad():
         for path, module in model.named_modules():
-            chains: Any = (
-                getattr(module, "parametrizations", {}) if parametrize.is_parametrized(module) else {}
-            )
+            chains: Any = getattr(module, "parametrizations", {}) if parametrize.is_parametrized(module) else {}
             for leaf, chain in chains.items():
                 factor = torch.ones_like(chain.original)
                 for link in chain:
@@ -121,6 +129,8 @@ def _fold(model: nn.Module) -> dict[str, Tensor]:
         take_out(model)
         for original, factor in factors.items():
             original.mul_(factor)
+            if original.grad is not None:
+                original.grad.div_(factor)  # infinite where the mask is zero: these positions go
     return scales
 
 
@@ -133,41 +143,58 @@ def verify(
 ) -> None:
     """Raises a ValueError where the small model does not compute what the masked one does."""
     masked = copy.deepcopy(model).eval()
-    dtypes = {p.dtype for p in student.parameters()}
-    exact = _float64_outputs(masked, groups, gone, example_inputs)
+    exact = _outputs_in(torch.float64, masked, groups, gone, example_inputs)
     if exact is not None:
         _compare(*exact, FLOAT64_TOLERANCE, "float64", groups)
+    dtypes = {p.dtype for p in student.parameters() if p.is_floating_point()}
     if torch.float16 in dtypes or torch.bfloat16 in dtypes:
-        return
+        exact = exact or _outputs_in(torch.float32, masked, groups, gone, example_inputs)
+        if exact is not None:
+            return _compare(*exact, FLOAT32_TOLERANCE, "float32", groups)
     inputs = converted(example_inputs, student)
-    left = observe(masked, inputs).outputs
-    right = observe(copy.deepcopy(student).eval(), inputs).outputs
+    left = _run(masked, inputs, "the masked model")
+    right = _run(copy.deepcopy(student).eval(), inputs, "the small model")
     allowed = FLOAT32_TOLERANCE
     if exact is not None and difference(left, right) > allowed:
         allowed = max(allowed, 2 * difference(exact[0], left))
-    _compare(left, right, allowed, "float32", groups)
+    _compare(left, right, allowed, "its own precision", groups)
 
 
-def _float64_outputs(
-    masked: nn.Module, groups: list[Group], gone: Mapping[str, list[int]], example_inputs: Any
+def _outputs_in(
+    dtype: torch.dtype, masked: nn.Module, groups: list[Group], gone: Mapping[str, list[int]], example_inputs: Any
 ) -> tuple[list[Tensor], list[Tensor]] | None:
-    """Runs both in float64; None where the model does not run in float64 at all."""
-    large = copy.deepcopy(masked).to(torch.float64)
+    """Runs the masked model and its small form in another dtype; None where the masked one does not run in it."""
+    large = copy.deepcopy(masked).to(dtype)
     inputs = converted(example_inputs, large)
     try:
         left = observe(large, inputs).outputs
     except Exception:
         return None
     narrow(large, groups, gone)
-    return left, observe(large, inputs).outputs
+    return left, _run(large, inputs, "the small model")
 
 
-def _compare(
-    left: list[Tensor], right: list[Tensor], tolerance: float, dtype: str, groups: list[Group]
-) -> None:
+def _run(model: nn.Module, inputs: Any, which: str) -> list[Tensor]:
+    try:
+        return observe(model, inputs).outputs
+    except Exception as error:
+        line = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ValueError(
+            f"{which} does not run on the example inputs ({type(error).__name__}: {line}); pass example_inputs= that "
+            "fit, or plan anew with this model's own groups"
+        ) from error
+
+
+def _compare(left: list[Tensor], right: list[Tensor], tolerance: float, dtype: str, groups: list[Group]) -> None:
+    if any(not t.isfinite().all() for t in left if t.is_floating_point()):
+        raise ValueError(
+            f"the masked model gives NaN or infinite outputs in {dtype} on these inputs, so nothing can be proven; "
+            "look at its weights, or pass other example_inputs="
+        )
     error = difference(left, right)
     if not error <= tolerance:
         raise ValueError(
-            f"the small model differs from the masked one by {error:.1e} in {dtype} (relative; allowed {tolerance:.0e}) on these "
-            f"inputs, so it is not handed out; prune fewer groups (exclude=...) of: {', '.join(g.name for g in groups)}"
+            f"the small model differs from the masked one by {error:.1e} in {dtype} (relative; allowed "
+            f"{tolerance:.0e}) on these inputs, so it is not handed out; prune fewer groups (exclude=...) of: "
+            + ", ".join(g.name for g in groups)
         )
