@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from ._importance import least_important
+
 
 def choose_channels(
     scores: Shaped[Tensor, " width"], dead: Bool[Tensor, " width"], drop: int
@@ -16,9 +18,8 @@ def choose_channels(
         drop: how many to mark, from 0 to width.
     """
     ranked = scores.to(torch.float64).masked_fill(dead, -torch.inf)
-    backwards = torch.argsort(ranked.flip(0), stable=True)[:drop]
     chosen = torch.zeros_like(dead)
-    chosen[len(scores) - 1 - backwards] = True
+    chosen[least_important(ranked, drop)] = True
     return chosen
 
 
