@@ -5,7 +5,7 @@ Source: Wang, Li, Li, Lu, "EVC: Towards Real-Time Neural Image Compression with 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,16 @@ class EVC(nn.Module):
     In training mode, decoded latents are rounded with straight-through gradients and bits are measured on
     latents with uniform noise; in evaluation mode, everything is rounded.
     """
+
+    profile_parts: ClassVar[dict[str, str]] = {
+        "encoder": "enc",
+        "decoder": "dec",
+        "hyper_encoder": "hyper_enc",
+        "hyper_decoder": "hyper_dec",
+        "prior_fusion": "y_prior_fusion",
+        "spatial_prior": "y_spatial_prior",
+    }
+    """The parts that profiling reports, by path."""
 
     def __init__(self, config: EVCConfig | None = None) -> None:
         super().__init__()

@@ -1,0 +1,203 @@
+"""The main job end to end, on bundled photographs: teacher, masks, decay, removal, proof, measurements."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import maskdecay as md
+
+from ...profiling import LatencyComparison, ProfileRow, Timing, compare_latency, profile_row
+from ._network import EVC
+from ._objective import RatePoint, evaluate
+from ._presets import build_preset
+from ._samples import sample_images
+from ._train import TrainConfig, TrainStep, parameter_groups, train
+
+RATES = (0, 16, 32, 48, 63)
+Progress = Callable[[str, float, str], object]
+"""Told (stage, fraction done, what to show) now and then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """What the demo does.
+
+    Attributes:
+        teacher: preset that is trained and pruned.
+        student: preset whose widths the student gets; the same latents as the teacher's.
+        seconds: training time in all, shared by teacher (45%), decay (35%) and fine-tuning (20%).
+        seed: of weights, crops and rates.
+
+    Raises:
+        ValueError: the seconds are not positive.
+    """
+
+    teacher: str = "narrow-large"
+    student: str = "narrow-small"
+    seconds: float = 110.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise ValueError(f"seconds={self.seconds} must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Rate and distortion of one network on the held-out pictures, at `RATES`."""
+
+    name: str
+    points: tuple[RatePoint, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """What the demo made and measured; `latency_size` and `macs_size` are width x height."""
+
+    config: DemoConfig
+    teacher: EVC
+    student: EVC
+    plan: md.Plan
+    trajectory: md.Trajectory
+    rows: tuple[ProfileRow, ...]
+    timing: LatencyComparison
+    latency_size: str
+    curves: tuple[Curve, ...]
+    removed: int
+    masked_channels: int
+    proof_error: float
+    steps: dict[str, int]
+    seconds: dict[str, float]
+    held_out: Sequence[Tensor]
+
+
+def run_demo(config: DemoConfig, progress: Progress) -> DemoResult:
+    """Trains a teacher, decays it to a student, proves and measures the student.
+
+    Raises:
+        ValueError: a preset is unknown, or the student's is not a narrower form of the teacher's.
+    """
+    student_shape = build_preset(config.student, seed=config.seed)
+    network = build_preset(config.teacher, seed=config.seed)
+    photos = sample_images()
+    clock = _Clock()
+    progress("find and prove groups", 0.0, "")
+    groups = md.find_groups(network, torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(config.seed)))
+    plan = md.Plan.like(groups, student_shape)
+    progress("find and prove groups", 1.0, f"{len(groups.prunable)} groups proven")
+    clock.lap("groups")
+
+    torch.manual_seed(config.seed)
+    first = TrainConfig(seconds=0.45 * config.seconds, seed=config.seed)
+    steps = {"teacher": train(network, photos.train, first, on_step=_show(progress, "train the teacher")).steps}
+    pace = clock.lap("teacher") / steps["teacher"]
+    teacher = copy.deepcopy(network)
+
+    masks = md.insert_masks(network, plan)
+    steps["decay"] = max(20, int(0.35 * config.seconds / pace))
+    decay = md.MaskDecay(masks, steps=steps["decay"], importance="weight_norm")
+    second = TrainConfig(
+        steps=steps["decay"], learning_rate=2e-3, final_learning_rate=0.5, warmup=0, seed=config.seed + 1
+    )
+    train(
+        network,
+        photos.train,
+        second,
+        parameters=parameter_groups(network, 0.0),
+        extra_loss=decay.loss,
+        after_step=decay.step,
+        on_step=_show(progress, "decay the masks", lambda: f"{decay.remaining} channels left"),
+    )
+    clock.lap("decay")
+
+    progress("remove and prove", 0.0, "")
+    student = md.shrink(network, masks)
+    error = _proof_error(network, student, photos.held_out)
+    decayed = copy.deepcopy(student)
+    progress("remove and prove", 1.0, f"relative difference {error:.0e}")
+    clock.lap("shrink")
+
+    third = TrainConfig(
+        seconds=0.20 * config.seconds, learning_rate=2e-3, warmup=0, final_learning_rate=0.01, seed=config.seed + 2
+    )
+    steps["fine-tuning"] = train(student, photos.train, third, on_step=_show(progress, "fine-tune the student")).steps
+    clock.lap("fine-tuning")
+    measured = _measure(config, teacher, decayed, student, photos.held_out, progress)
+    clock.lap("measuring")
+    return DemoResult(
+        config=config,
+        teacher=teacher,
+        student=student,
+        plan=plan,
+        trajectory=decay.trajectory,
+        removed=sum(int((mask == 0).sum()) for mask in masks.values()),
+        masked_channels=sum(mask.numel() for mask in masks.values()),
+        proof_error=error,
+        steps=steps,
+        seconds=clock.laps,
+        held_out=photos.held_out,
+        **measured,
+    )
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> float:
+        """Ends a stage and returns its seconds."""
+        now = time.monotonic()
+        self.laps[name], self._last = now - self._last, now
+        return self.laps[name]
+
+
+def _show(progress: Progress, stage: str, more: Callable[[], str] | None = None) -> Callable[[TrainStep], None]:
+    """Turns training steps into progress; looks at the masks only now and then."""
+    extra = ""
+
+    def on_step(step: TrainStep) -> None:
+        nonlocal extra
+        if more is not None and (step.step % 10 == 0 or step.fraction >= 1):
+            extra = f", {more()}"
+        progress(stage, step.fraction, f"loss {step.loss:.2f}, {step.bpp:.2f} bpp, {step.psnr:.1f} dB{extra}")
+
+    return on_step
+
+
+@torch.no_grad()
+def _proof_error(masked: EVC, student: EVC, pictures: Sequence[Tensor]) -> float:
+    """Returns the largest relative difference of masked and small network on pictures neither was proven on, in float64."""
+    pair = [copy.deepcopy(network).double().eval() for network in (masked, student)]
+    worst = 0.0
+    for picture in pictures:
+        left, right = (network(picture[None].double()) for network in pair)
+        worst = max(worst, *(float((a - b).abs().max() / a.abs().max()) for a, b in zip(left, right, strict=True)))
+    return worst
+
+
+def _measure(
+    config: DemoConfig, teacher: EVC, decayed: EVC, student: EVC, pictures: Sequence[Tensor], progress: Progress
+) -> dict:
+    """Counts MACs, times both networks in turns and evaluates all at every rate."""
+    height, width = pictures[0].shape[1:]
+    size = f"{width}x{height}"
+    progress("measure", 0.0, "MACs")
+    networks = {f"{config.teacher} (teacher)": teacher, f"{config.student} (student)": student}
+    rows = tuple(profile_row(name, net, pictures[0][None], size) for name, net in networks.items())
+    progress("measure", 0.2, "latency")
+    timing = compare_latency(networks, pictures[0][None], timing=Timing(seconds=12.0))
+    curves = []
+    for done, (name, network) in enumerate({"teacher": teacher, "decayed": decayed, "fine-tuned": student}.items()):
+        progress("measure", 0.4 + 0.2 * done, f"rate and distortion: {name}")
+        curves.append(Curve(name=name, points=tuple(evaluate(network, pictures, RATES))))
+    progress("measure", 1.0, "")
+    return {"rows": rows, "timing": timing, "latency_size": size, "curves": tuple(curves)}

@@ -1,0 +1,160 @@
+"""The demo's report: the same figures as JSON, Markdown, terminal tables and pictures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from tabulate import tabulate
+
+import maskdecay as md
+
+from ...profiling import plot_latency, plot_macs, save_plot
+from ._demo import RATES, DemoResult
+from ._demo_plots import plot_curves, plot_pictures
+
+Rows = list[list[str]]
+
+
+def write_report(result: DemoResult, folder: Path) -> list[Path]:
+    """Writes the report, both networks and the plan; returns the files, the Markdown first."""
+    files = [
+        folder / name
+        for name in ("report.md", "report.json", "plan.json", "teacher.safetensors", "student.safetensors")
+    ]
+    md.save(result.teacher, folder / "teacher.safetensors")
+    md.save(result.student, folder / "student.safetensors")
+    (folder / "plan.json").write_text(result.plan.to_json(), encoding="utf-8")
+    pictures = {
+        "rate_distortion.png": plot_curves(result),
+        "pictures.png": plot_pictures(result),
+        "macs.png": plot_macs(result.rows, title=f"MACs by part, before and after, at {result.rows[0].size}"),
+        "latency.png": plot_latency(
+            result.timing.reports,
+            baseline=result.timing.baseline,
+            title=f"Encoding and decoding one {result.latency_size} picture",
+        ),
+    }
+    files += [save_plot(figure, folder / name) for name, figure in pictures.items()]
+    result.trajectory.plot(folder / "masks.png")
+    files.append(folder / "masks.png")
+    (folder / "report.json").write_text(json.dumps(to_data(result), indent=1) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(markdown(result), encoding="utf-8")
+    return files
+
+
+def to_data(result: DemoResult) -> dict[str, Any]:
+    """Returns every figure of the report as plain data."""
+    return {
+        "config": asdict(result.config),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "steps": result.steps,
+        "seconds": {name: round(value, 2) for name, value in result.seconds.items()},
+        "channels": {"masked": result.masked_channels, "removed": result.removed},
+        "proof": {"relative_difference": result.proof_error, "dtype": "float64", "on": "the held-out pictures"},
+        "networks": [row.to_dict() for row in result.rows],
+        "latency": json.loads(result.timing.to_json()),
+        "rates": list(RATES),
+        "curves": {c.name: [p._asdict() for p in c.points] for c in result.curves},
+    }
+
+
+def cost_rows(result: DemoResult) -> tuple[list[str], Rows]:
+    """Returns headers and rows of what the networks cost."""
+    before, after = result.rows
+    reports = list(result.timing.reports.values())
+    speedup = list(result.timing.speedups.values())[1]
+
+    def ratio(a: float, b: float) -> str:
+        return f"1 : {a / b:.2f}"
+
+    def spread(i: int) -> str:
+        return f"{reports[i].median_ms:.1f} ({reports[i].p10_ms:.1f}-{reports[i].p90_ms:.1f})"
+
+    rows = [["parameters", f"{before.params:,}", f"{after.params:,}", ratio(before.params, after.params)],
+            ["MACs per pixel", f"{before.macs_per_pixel:,.0f}", f"{after.macs_per_pixel:,.0f}", ratio(before.macs, after.macs)]]  # fmt: skip
+    for part, figures in before.parts.items():
+        small = after.parts[part]
+        rows.append([f"- {part.replace('_', ' ')}", f"{figures.macs_per_pixel:,.0f}", f"{small.macs_per_pixel:,.0f}",
+                     ratio(figures.macs, small.macs)])  # fmt: skip
+    rows.append([f"latency in ms, {result.latency_size}: median (p10-p90)", spread(0), spread(1), str(speedup)])
+    return ["", "teacher", "student", "student : teacher"], rows
+
+
+def quality_rows(result: DemoResult) -> tuple[list[str], Rows]:
+    """Returns headers and rows of rate and distortion: bpp / dB at each rate."""
+    rows = [
+        [str(rate), *(f"{curve.points[i].bpp:.3f} / {curve.points[i].psnr:.2f}" for curve in result.curves)]
+        for i, rate in enumerate(RATES)
+    ]
+    return ["rate", "teacher: bpp / dB", "student, decayed", "student, fine-tuned"], rows
+
+
+def summary(result: DemoResult) -> str:
+    """Returns the outcome in two sentences."""
+    return (
+        f"{result.removed} of {result.masked_channels} masked channels went to exactly zero in {result.steps['decay']} steps and were "
+        f"removed. In float64, on pictures not used before, the small network differs from the masked one by "
+        f"{result.proof_error:.1e} (relative)."
+    )
+
+
+def markdown(result: DemoResult) -> str:
+    """Returns the report as Markdown."""
+    costs, quality = cost_rows(result), quality_rows(result)
+    environment = next(iter(result.timing.reports.values()))
+    minutes = sum(result.seconds.values()) / 60
+    steps = ", ".join(f"{name} {count}" for name, count in result.steps.items())
+    return f"""# {result.config.teacher} to {result.config.student} by mask decay
+
+{summary(result)}
+
+## Cost
+
+{tabulate(costs[1], headers=costs[0], tablefmt="github", disable_numparse=True)}
+
+Measured in {minutes:.1f} minutes in all; both networks were timed in turns, in one run: {environment}.
+
+![MACs by part](macs.png)
+
+![Latency](latency.png)
+
+## Rate and distortion
+
+On the held-out thirds of the two bundled photographs; bits are the network's own estimate. The networks were trained
+for {result.config.seconds:g} s in all ({steps} steps), on the rest of these two photographs: enough to
+see the method work, not to see how good it gets.
+
+{tabulate(quality[1], headers=quality[0], tablefmt="github", disable_numparse=True)}
+
+![Rate and distortion](rate_distortion.png)
+
+![Pictures](pictures.png)
+
+## Masks over time
+
+![Masks](masks.png)
+
+`maskdecay.load("student.safetensors", lambda: build_preset("{result.config.teacher}"))` gives the student back.
+"""
+
+
+def print_report(result: DemoResult, console: Console) -> None:
+    """Prints the report's tables."""
+    for title, (headers, rows) in {
+        "Cost": cost_rows(result),
+        "Rate and distortion on held-out pictures": quality_rows(result),
+    }.items():
+        table = Table(title=title, title_justify="left")
+        for i, header in enumerate(headers):
+            table.add_column(header, justify="left" if i == 0 else "right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    console.print(summary(result), highlight=False)
