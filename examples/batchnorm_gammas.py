@@ -8,7 +8,7 @@ set to exactly zero and stays there. Run it with `python examples/batchnorm_gamm
 import torch
 from torch import Tensor, nn
 
-from maskdecay._losses import sparsity_loss
+import maskdecay as md
 
 
 def make_stripes(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -44,7 +44,7 @@ def train(network: nn.Module, strength: float, steps: int, generator: torch.Gene
     for _ in range(steps):
         pictures, classes = make_stripes(32, generator)
         task = nn.functional.cross_entropy(network(pictures), classes)
-        sparsity = torch.stack([sparsity_loss(gamma, kind="evc") for gamma in gammas]).sum()
+        sparsity = torch.stack([md.sparsity_loss(gamma, kind="evc") for gamma in gammas]).sum()
         (task + strength * sparsity).backward()
         optimizer.step()
         optimizer.zero_grad()
