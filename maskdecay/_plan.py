@@ -13,6 +13,7 @@ from torch import nn
 
 from ._groups import Group, Groups
 from ._groups_json import groups_from_data, groups_to_data
+from ._surgery import owner
 from ._widths import shape_text, widths_like
 
 Keep = float | int
@@ -134,6 +135,15 @@ class Plan:
                     f"the plan was made for another model: '{name}' is {shape_text(found)} here, the plan expects "
                     f"{shape_text(planned)}; run find_groups on this model"
                 )
+        for group in self.groups.prunable:
+            for piece in group.slices:
+                module, leaf = owner(model, piece.name)
+                size = dict(enumerate(getattr(getattr(module, leaf), "shape", [len(piece.index)]))).get(piece.dim)
+                if size != len(piece.index):
+                    raise ValueError(
+                        f"the plan does not fit the model: it knows {len(piece.index)} positions along dimension "
+                        f"{piece.dim} of '{piece.name}', which has {size or 'no such dimension'}; run find_groups on this model"
+                    )
 
     def to_json(self) -> str:
         """Returns the plan, groups included, as JSON text."""

@@ -15,7 +15,7 @@ from ._carry import Cuts, carry_optimizer
 from ._graph import CouplingGraph
 from ._groups import Group
 from ._inputs import converted, difference, observe
-from ._masks import Masks, mask_modules, masks_of, take_out
+from ._masks import MaskModule, Masks, mask_modules, masks_of, take_out
 from ._proof import FLOAT32_TOLERANCE, FLOAT64_TOLERANCE
 
 
@@ -30,7 +30,7 @@ def shrink(
     """Returns a small copy of a masked model: channels at exactly zero removed, the other masks folded into weights.
 
     The copy holds plain torch modules of the same class, dtype, device, memory format, training mode and
-    `requires_grad`. It is compared with the masked model on example inputs, in evaluation mode: in float64 to 1e-9, in
+    `requires_grad`, without gradients. It is compared with the masked model on example inputs, in evaluation mode: in float64 to 1e-9, in
     the model's own float32 to 1e-5 or to that model's own rounding error where it is larger (a codec that rounds).
 
     Args:
@@ -122,6 +122,8 @@ def _fold(model: nn.Module) -> dict[str, Tensor]:
         for path, module in model.named_modules():
             chains: Any = getattr(module, "parametrizations", {}) if parametrize.is_parametrized(module) else {}
             for leaf, chain in chains.items():
+                if not isinstance(chain[0], MaskModule):
+                    continue
                 factor = torch.ones_like(chain.original)
                 for link in chain:
                     factor = link(factor)
@@ -129,8 +131,6 @@ def _fold(model: nn.Module) -> dict[str, Tensor]:
         take_out(model)
         for original, factor in factors.items():
             original.mul_(factor)
-            if original.grad is not None:
-                original.grad.div_(factor)  # infinite where the mask is zero: these positions go
     return scales
 
 
