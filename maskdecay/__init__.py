@@ -5,7 +5,7 @@ channels, and get a small network that is proven equal to the masked one.
 """
 
 from ._decay import MaskDecay
-from ._decay_config import DecayConfig
+from ._decay_config import DecayConfig, Rerank
 from ._files import load, save
 from ._find import find_groups
 from ._groups import Group, Groups, Slice
@@ -23,6 +23,7 @@ __all__ = [
     "MaskDecay",
     "Masks",
     "Plan",
+    "Rerank",
     "Slice",
     "Trajectory",
     "find_groups",

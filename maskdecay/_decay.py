@@ -35,8 +35,9 @@ class MaskDecay:
     chosen mask its share of the schedule, so that without resistance it is zero at the deadline; from there
     to `steps` a limit on |mask| shrinks linearly to 0, so that everything chosen is zero at `steps`,
     resistance or not. A chosen mask that reaches or crosses zero is 0 from then on, whatever momentum an
-    optimizer keeps. Masks that are not chosen are never touched, and groups that keep all channels are left
-    alone.
+    optimizer keeps. With a fixed choice, the masks of kept channels are held at what they were (1): the
+    weights they scale can do all they could do, and `shrink` can then carry an optimizer along exactly. With
+    re-ranking they train, so that the task can tell channels apart. Groups that keep all are left alone.
 
     Between an optimizer's step and `step()` a dead mask may be off zero, so evaluate after `step()`. A dead
     mask still has a task gradient, which counts in gradient clipping by norm.
@@ -117,7 +118,9 @@ class MaskDecay:
             self._choose(values)
         threshold = self._rate * self._timing.share(self._step)
         limit = self._limit * self._timing.room(self._step)
-        self._previous = shrink_masks(values, self._previous, self._chosen, threshold, limit)
+        kept = self._start if self.config.select == "fixed" else values
+        decayed = shrink_masks(values, self._previous, self._chosen, threshold, limit)
+        self._previous = torch.where(self._chosen, decayed, kept)
         if self._step == self._timing.settle:
             self._limit = self._previous.abs()
         for name, part in self._split(self._previous).items():

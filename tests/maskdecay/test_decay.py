@@ -148,7 +148,7 @@ def test_resisted_masks_go_down_a_line_from_the_deadline_to_the_end():
     assert [dying for _, dying in seen[:6]] == pytest.approx([top] * 6)
     assert [dying for _, dying in seen[6:]] == pytest.approx([top * 3 / 4, top / 2, top / 4, 0, 0, 0])
     assert seen[9][1] == seen[11][1] == 0
-    assert all(kept == 2 for kept, _ in seen)
+    assert all(kept == 1 for kept, _ in seen)  # held, for the choice is fixed
 
 
 @pytest.mark.parametrize(("shape", "half"), [("constant", 1 / 2), ("linear", 3 / 4), ("cosine", 1 / 2 + 1 / math.pi)])
@@ -223,9 +223,18 @@ def test_without_resistance_the_unresisted_prediction_holds(name, lr, schedule, 
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_kept_masks_train_as_if_there_were_no_decay(name):
-    masks, free = ones(), ones()
+def test_kept_masks_are_held_when_the_choice_is_fixed(name):
+    masks = ones()
     decay = MaskDecay(masks, steps=30)
+    optimizer = OPTIMIZERS[name](masks.values(), lr=0.05)
+    train(masks, decay, 40, optimizer, force=0.5, goal=1.5)
+    assert masks["g"].tolist() == [1.0] * 4 + [0.0] * (len(masks["g"]) - 4)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_kept_masks_train_as_if_there_were_no_decay_when_the_choice_is_not_fixed(name):
+    masks, free = ones(), ones()
+    decay = MaskDecay(masks, steps=30, select=Rerank(until=0.0))
     optimizer, alone = (OPTIMIZERS[name](these.values(), lr=0.05) for these in (masks, free))
     train(masks, decay, 40, optimizer, force=0.5, goal=1.5)
     for _ in range(40):
@@ -242,7 +251,7 @@ def test_crossing_zero_ends_a_mask():
     with torch.no_grad():
         masks["g"].copy_(torch.tensor([-3.0, -0.5, -0.5]))
     decay.step()
-    assert masks["g"].tolist() == [-3.0, pytest.approx(-0.5 + 1 / 80, abs=1e-6), 0.0]
+    assert masks["g"].tolist() == [1.0, pytest.approx(-0.5 + 1 / 80, abs=1e-6), 0.0]
 
 
 def test_gradient_scaler_and_half_precision_forward():
