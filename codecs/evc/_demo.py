@@ -30,7 +30,9 @@ class DemoConfig:
 
     Attributes:
         teacher: preset that is trained and pruned.
-        student: preset whose widths the student gets; the same latents as the teacher's.
+        student: preset whose encoder and decoder widths the student gets; the same latents as the teacher's.
+        priors: fraction of the inner widths of the entropy model's networks that is kept; EVC itself keeps them all,
+            though they are half of what Small decodes with.
         seconds: training time in all, shared by teacher (45%), decay (35%) and fine-tuning (20%).
         seed: of weights, crops and rates.
 
@@ -40,6 +42,7 @@ class DemoConfig:
 
     teacher: str = "narrow-large"
     student: str = "narrow-small"
+    priors: float = 0.5
     seconds: float = 110.0
     seed: int = 0
 
@@ -89,7 +92,7 @@ def run_demo(config: DemoConfig, progress: Progress) -> DemoResult:
     clock = _Clock()
     progress("find and prove groups", 0.0, "")
     groups = md.find_groups(network, torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(config.seed)))
-    plan = md.Plan.like(groups, student_shape)
+    plan = make_plan(groups, student_shape, config.priors)
     progress("find and prove groups", 1.0, f"{len(groups.prunable)} groups proven")
     clock.lap("groups")
 
@@ -146,6 +149,19 @@ def run_demo(config: DemoConfig, progress: Progress) -> DemoResult:
     )
 
 
+def make_plan(groups: md.Groups, student_shape: EVC, priors: float) -> md.Plan:
+    """Plans the student's encoder and decoder widths, and a fraction of the widths inside the priors.
+
+    Raises:
+        ValueError: the student is no narrower form of the teacher, or the fraction is not in (0, 1].
+    """
+    trunks = md.Plan.like(groups, student_shape)
+    inside = md.Plan.ratio(groups, priors, multiple_of=8, include=("hyper_*", "y_*"))
+    return md.Plan(
+        groups=groups, keep=dict(inside.keep) | {n: k for n, k in trunks.keep.items() if n[:4] in ("enc.", "dec.")}
+    )
+
+
 class _Clock:
     """Seconds by stage."""
 
@@ -191,7 +207,7 @@ def _measure(
     height, width = pictures[0].shape[1:]
     size = f"{width}x{height}"
     progress("measure", 0.0, "MACs")
-    networks = {f"{config.teacher} (teacher)": teacher, f"{config.student} (student)": student}
+    networks = {"teacher": teacher, "student": student}
     rows = tuple(profile_row(name, net, pictures[0][None], size) for name, net in networks.items())
     progress("measure", 0.2, "latency")
     timing = compare_latency(networks, pictures[0][None], timing=Timing(seconds=12.0))

@@ -35,9 +35,7 @@ def write_report(result: DemoResult, folder: Path) -> list[Path]:
         "pictures.png": plot_pictures(result),
         "macs.png": plot_macs(result.rows, title=f"MACs by part, before and after, at {result.rows[0].size}"),
         "latency.png": plot_latency(
-            result.timing.reports,
-            baseline=result.timing.baseline,
-            title=f"Encoding and decoding one {result.latency_size} picture",
+            result.timing, title=f"One {result.latency_size} picture through the whole network"
         ),
     }
     files += [save_plot(figure, folder / name) for name, figure in pictures.items()]

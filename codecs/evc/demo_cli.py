@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from ._demo import DemoConfig, run_demo
 from ._demo_report import print_report, write_report
@@ -20,12 +21,13 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report, the plan and both networks.")] = Path("demo"),
     teacher: Annotated[str, typer.Option(help="Preset to train and prune.")] = "narrow-large",
     student: Annotated[str, typer.Option(help="Preset whose widths the student gets.")] = "narrow-small",
+    priors: Annotated[float, typer.Option(help="Fraction of the entropy model's inner widths to keep.")] = 0.5,
     seconds: Annotated[float, typer.Option(help="Training time in all.")] = 110.0,
     seed: Annotated[int, typer.Option(help="Of weights, crops and rates.")] = 0,
 ) -> None:
     """Train an EVC network on bundled photographs, decay it to a smaller one, prove, measure and report."""
     try:
-        config = DemoConfig(teacher=teacher, student=student, seconds=seconds, seed=seed)
+        config = DemoConfig(teacher=teacher, student=student, priors=priors, seconds=seconds, seed=seed)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         raise _refusal(error) from error
@@ -54,9 +56,9 @@ def _refusal(error: Exception) -> typer.Exit:
 
 def _bars() -> Progress:
     return Progress(
-        TextColumn("{task.description:<22}"),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=16, table_column=Column(no_wrap=True, min_width=16)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         console=Console(stderr=True),
     )
