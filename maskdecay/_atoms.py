@@ -16,20 +16,31 @@ class AtomSets:
     """Disjoint sets of atoms (union-find), each with the reasons why it cannot be removed.
 
     Attributes:
-        ambiguous: set where a view could be read in two ways, so that a second trace may find more.
+        where: path of the layer that is running; reasons name it.
+        undecided: what views held that could be read in two ways.
     """
 
     def __init__(self) -> None:
         self._parent: list[int] = []
         self._reasons: dict[int, str] = {}
         self._outputs: set[int] = set()
-        self.ambiguous = False
+        self._anchored = 0
+        self.where = ""
+        self.undecided: list[Atoms] = []
 
     def fresh(self, count: int) -> Atoms:
         """Returns `count` new atoms, each alone in its set."""
         start = len(self._parent)
         self._parent.extend(range(start, start + count))
         return np.arange(start, start + count)
+
+    def anchor(self) -> None:
+        """Notes that the atoms so far are positions of parameters, and those to come sizes of run-time constants."""
+        self._anchored = len(self._parent)
+
+    def anchored(self, atoms: Atoms) -> bool:
+        """True where any of the atoms has been joined with a parameter's (which keeps the lowest number)."""
+        return any(self.find(a) < self._anchored for a in atoms.reshape(-1).tolist())
 
     def find(self, atom: int) -> int:
         """Returns the representative of the atom's set."""
@@ -60,19 +71,20 @@ class AtomSets:
         return rows[0]
 
     def refuse(self, atoms: Atoms | None, reason: str) -> None:
-        """Notes why these atoms cannot be removed; the first reason given to an atom stays."""
+        """Notes why these atoms cannot be removed, and in which layer; the first reason given to an atom stays."""
         if atoms is not None:
+            place = f" (in layer '{self.where}')" if self.where else ""
             for atom in atoms.reshape(-1).tolist():
-                self._reasons.setdefault(atom, reason)
+                self._reasons.setdefault(atom, reason + place)
 
     def mark_output(self, atoms: Atoms) -> None:
         """Notes that these atoms are channels of a model output."""
         self._outputs.update(atoms.reshape(-1).tolist())
 
     def reasons(self) -> dict[int, str]:
-        """Returns one reason per refused set, keyed by representative."""
+        """Returns the first reason in the pass per refused set, keyed by representative, in the order of the pass."""
         out: dict[int, str] = {}
-        for atom, reason in sorted(self._reasons.items()):
+        for atom, reason in self._reasons.items():
             out.setdefault(self.find(atom), reason)
         return out
 

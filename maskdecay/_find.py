@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,9 @@ from ._groups import Group, Groups, Role, Slice
 from ._inputs import call, converted
 from ._proof import Prover
 from ._trace import Slot, Trace
+
+Sites = dict[int, frozenset[str]]
+"""Names of the groups that pass each view which could be read in two ways, by the view's number."""
 
 
 def find_groups(model: nn.Module, example_inputs: Any, *, time_limit: float = 120.0) -> Groups:
@@ -38,17 +41,34 @@ def find_groups(model: nn.Module, example_inputs: Any, *, time_limit: float = 12
         TimeoutError: the limit passed; the message names the layer.
     """
     _check(model)
-    plain = copy.deepcopy(model).eval()
+    plain = _copied(model).eval()
     inputs = converted(example_inputs, plain)
     deadline = time.monotonic() + time_limit
-    found, ambiguous = _traced(plain, inputs, True, time_limit)
-    found = _proven(plain, inputs, found, deadline)
-    if ambiguous and any(not g.prunable for g in found):
-        other, _ = _traced(plain, inputs, False, time_limit)
-        found = max(
-            found, _proven(plain, inputs, other, deadline), key=lambda gs: sum(g.width for g in gs.prunable)
-        )
+    found = _best_reading(plain, inputs, deadline)
     return replace(found, example_inputs=example_inputs)
+
+
+def _best_reading(model: nn.Module, inputs: Any, deadline: float) -> Groups:
+    """Proves the groups; where views can be read in two ways, takes for each view the way that proves right."""
+
+    def read(outer: Container[int]) -> tuple[Groups, Sites]:
+        groups, sites = _traced(model, inputs, outer, deadline)
+        return _proven(model, inputs, groups, deadline), sites
+
+    inner, sites = read(())
+    doubtful = {view for view, names in sites.items() if not _all_prunable(inner, names)}
+    if not doubtful:
+        return inner
+    outer, other = read(doubtful)
+    better = {view for view in doubtful if _all_prunable(outer, other.get(view, frozenset()))}
+    found = [inner, outer]
+    if better and better != doubtful:
+        found.append(read(better)[0])
+    return max(found, key=lambda groups: sum(g.width for g in groups.prunable))
+
+
+def _all_prunable(groups: Groups, names: frozenset[str]) -> bool:
+    return bool(names) and all(groups[name].prunable for name in names)
 
 
 def _check(model: nn.Module) -> None:
@@ -62,12 +82,22 @@ def _check(model: nn.Module) -> None:
         )
 
 
-def _traced(model: nn.Module, inputs: Any, keep_inner: bool, time_limit: float) -> tuple[Groups, bool]:
-    """Runs the model once under the trace and reads the groups off it; also tells whether a view was ambiguous."""
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0]}); a layer keeps the result of a "
+            "computation, as the old torch.nn.utils.weight_norm does: take that out first"
+        ) from error
+
+
+def _traced(model: nn.Module, inputs: Any, outer: Container[int], deadline: float) -> tuple[Groups, Sites]:
+    """Runs the model once under the trace; returns the groups, and those that pass each view of two readings."""
     modes = {p: p.requires_grad for p in model.parameters()}
     for p in modes:
         p.requires_grad_(p.is_floating_point())
-    trace = Trace(model, keep_inner, time_limit)
+    trace = Trace(model, outer, deadline - time.monotonic())
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(0)
@@ -87,21 +117,29 @@ def _traced(model: nn.Module, inputs: Any, keep_inner: bool, time_limit: float) 
         for p, wanted in modes.items():
             p.requires_grad_(wanted)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    return Groups(
-        groups=_assemble(model, trace), shapes=shapes, costs=dict(trace.costs)
-    ), trace.sets.ambiguous
+    groups, group_of = _assemble(model, trace)
+    sites = {
+        view: frozenset(group_of[root] for root in set(trace.sets.roots(atoms).tolist()) if root in group_of)
+        for view, atoms in trace.undecided.items()
+    }
+    return Groups(groups=groups, shapes=shapes, costs=dict(trace.costs)), sites
 
 
-def _assemble(model: nn.Module, trace: Trace) -> tuple[Group, ...]:
-    """Turns joined atoms into groups: units that one producer makes belong to one group."""
+def _assemble(model: nn.Module, trace: Trace) -> tuple[tuple[Group, ...], dict[int, str]]:
+    """Turns joined atoms into groups: units that one producer makes belong to one group.
+
+    Returns the groups, and the group's name by representative of each unit.
+    """
     roots = {id(slot): trace.sets.roots(slot.atoms) for slot in trace.slots}
     produced = [trace.sets.roots(atoms) for atoms in trace.produced]
     families = _families(produced)
     reasons, outputs = trace.sets.reasons(), trace.sets.outputs()
     made_by = {a: slot for slot in trace.slots for a in slot.atoms.tolist()}
     makers = {atom for atoms in trace.produced for atom in atoms.tolist()}
+    order = {root: i for i, root in enumerate(reasons)}
     groups: list[Group] = []
     names: set[str] = set()
+    group_of: dict[int, str] = {}
     holders: dict[int, list[Slot]] = {}
     for slot in trace.slots:
         for root in set(roots[id(slot)].tolist()):
@@ -112,14 +150,26 @@ def _assemble(model: nn.Module, trace: Trace) -> tuple[Group, ...]:
         slots.sort(key=lambda s: int(s.atoms[0]))
         slices = tuple(_slice(slot, roots[id(slot)], number, trace.contracted, makers) for slot in slots)
         maker = made_by[int(trace.produced[first_array][0])].name
-        name = maker.rpartition(".")[0] or maker
-        name = maker if name in names else name
+        name = _group_name(maker, names)
         names.add(name)
-        reason = next((reasons[u] for u in units if u in reasons), None)
+        group_of |= dict.fromkeys(units, name)
+        reason = reasons.get(min(units, key=lambda u: order.get(u, len(order))))
         pinned = any(u in outputs for u in units)
         group = Group(name=name, width=len(units), slices=slices, pinned=pinned)
         groups.append(replace(group, refusal=_refusal(model, group, reason)))
-    return tuple(groups)
+    return tuple(groups), group_of
+
+
+def _group_name(tensor: str, taken: set[str]) -> str:
+    """Names a group after the layer that makes it; after the very tensor where the layer makes several."""
+    layer = tensor.partition(".parametrizations.")[0] if ".parametrizations." in tensor else tensor.rpartition(".")[0]
+    if layer and layer not in taken:
+        return layer
+    name, copies = tensor, 1
+    while name in taken:
+        copies += 1
+        name = f"{tensor}#{copies}"
+    return name
 
 
 def _families(produced: Sequence[np.ndarray]) -> list[tuple[int, list[int]]]:
@@ -139,18 +189,14 @@ def _families(produced: Sequence[np.ndarray]) -> list[tuple[int, list[int]]]:
     return [(i, list(units)) for i, units in sorted(members.items())]
 
 
-def _slice(
-    slot: Slot, roots: np.ndarray, number: dict[int, int], contracted: set[int], makers: set[int]
-) -> Slice:
+def _slice(slot: Slot, roots: np.ndarray, number: dict[int, int], contracted: set[int], makers: set[int]) -> Slice:
     atoms = slot.atoms.tolist()
     role: Role = "member"
     if any(a in contracted for a in atoms):
         role = "consumer"
     elif any(a in makers for a in atoms):
         role = "producer"
-    return Slice(
-        name=slot.name, dim=slot.dim, role=role, index=tuple(number.get(r, -1) for r in roots.tolist())
-    )
+    return Slice(name=slot.name, dim=slot.dim, role=role, index=tuple(number.get(r, -1) for r in roots.tolist()))
 
 
 def _refusal(model: nn.Module, group: Group, reason: str | None) -> str | None:
@@ -175,6 +221,4 @@ def _proven(model: nn.Module, inputs: Any, found: Groups, deadline: float) -> Gr
     if not candidates:
         return found
     failures = Prover(model, inputs, deadline).refusals(candidates)
-    return replace(
-        found, groups=tuple(replace(g, refusal=g.refusal or failures.get(g.name)) for g in found.groups)
-    )
+    return replace(found, groups=tuple(replace(g, refusal=g.refusal or failures.get(g.name)) for g in found.groups))

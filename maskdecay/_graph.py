@@ -8,6 +8,7 @@ dimension of the group by a mapping that is a table, so chunks, shuffles and blo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch_pruning as tp
 from torch import nn
@@ -16,14 +17,14 @@ from torch_pruning.dependency.dependency import Dependency
 from torch_pruning.dependency.node import Node
 
 from ._groups import Group, Slice
-from ._surgery import cut, owner, refresh
+from ._surgery import Places, cut, owner, refresh, tensor_places
 
 
 class Dimension:
     """What torch-pruning prunes here: one dimension of one tensor of the model."""
 
-    def __init__(self, model: nn.Module, piece: Slice) -> None:
-        self.model, self.piece = model, piece
+    def __init__(self, model: nn.Module, piece: Slice, places: Places) -> None:
+        self.model, self.piece, self.places = model, piece, places
         self.touched: set[nn.Module] = set()
 
     def size(self) -> int:
@@ -45,20 +46,20 @@ class DimensionPruner(tp.BasePruningFunc):
 
     TARGET_MODULES = Dimension
 
-    def prune_out_channels(self, layer: Dimension, idxs: Sequence[int]) -> Dimension:
+    def prune_out_channels(self, layer: Any, idxs: Sequence[int]) -> Any:  # type: ignore[override]
         """Removes the given positions."""
         gone = set(idxs)
         keep = [i for i in range(layer.size()) if i not in gone]
-        layer.touched = cut(layer.model, layer.piece.name, layer.piece.dim, keep)
+        layer.touched = cut(layer.model, layer.piece.name, layer.piece.dim, keep, layer.places)
         return layer
 
-    prune_in_channels = prune_out_channels
+    prune_in_channels = prune_out_channels  # type: ignore[assignment]
 
-    def get_out_channels(self, layer: Dimension) -> int:
+    def get_out_channels(self, layer: Any) -> int:  # type: ignore[override]
         """Returns the number of positions."""
         return layer.size()
 
-    get_in_channels = get_out_channels
+    get_in_channels = get_out_channels  # type: ignore[assignment]
 
 
 class HubPruner(tp.BasePruningFunc):
@@ -66,17 +67,17 @@ class HubPruner(tp.BasePruningFunc):
 
     TARGET_MODULES = Hub
 
-    def prune_out_channels(self, layer: Hub, idxs: Sequence[int]) -> Hub:
+    def prune_out_channels(self, layer: Any, idxs: Sequence[int]) -> Any:  # type: ignore[override]
         """Passes the request on."""
         return layer
 
-    prune_in_channels = prune_out_channels
+    prune_in_channels = prune_out_channels  # type: ignore[assignment]
 
-    def get_out_channels(self, layer: Hub) -> int:
+    def get_out_channels(self, layer: Any) -> int:  # type: ignore[override]
         """Returns the group's width."""
         return layer.group.width
 
-    get_in_channels = get_out_channels
+    get_in_channels = get_out_channels  # type: ignore[assignment]
 
 
 class _Table:
@@ -98,27 +99,25 @@ class CouplingGraph(tp.DependencyGraph):
         self.register_customized_layer(Hub, HubPruner())
         self.model, self.verbose = model, False
         self.ignored_params, self.module2node, self._module2name = [], {}, {}
-        self._hubs: dict[str, Hub] = {}
+        self._hubs: dict[str, Any] = {}
+        self._places: Places = {}
         dimensions: dict[tuple[str, int], Node] = {}
         for group in groups:
-            hub = self._hubs[group.name] = Hub(group)
+            hub: Any = Hub(group)
+            self._hubs[group.name] = hub
             hub_node = self.module2node[hub] = Node(hub, None, group.name)
             for piece in group.slices:
                 key = (piece.name, piece.dim)
                 if key not in dimensions:
-                    dimension = Dimension(model, piece)
+                    dimension: Any = Dimension(model, piece, self._places)
                     dimensions[key] = self.module2node[dimension] = Node(dimension, None, piece.name)
                 self._connect(hub_node, dimensions[key], piece)
 
     def _connect(self, hub: Node, dimension: Node, piece: Slice) -> None:
-        there: dict[int, list[int]] = {}
-        for position, channel in enumerate(piece.index):
-            if channel >= 0:
-                there.setdefault(channel, []).append(position)
         hub_fn = self.CUSTOMIZED_PRUNERS[Hub].prune_out_channels
         dimension_fn = self.CUSTOMIZED_PRUNERS[Dimension].prune_out_channels
         out = Dependency(hub_fn, dimension_fn, source=hub, target=dimension)
-        out.index_mapping = [_Table(there), None]
+        out.index_mapping = [_Table(piece.positions), None]
         hub.dependencies.append(out)
 
     def remove(self, channels: dict[str, Sequence[int]]) -> None:
@@ -127,6 +126,8 @@ class CouplingGraph(tp.DependencyGraph):
         All requests are collected before the first cut, so that positions mean what they meant at the start, also
         in tensors that several groups share.
         """
+        self._places.clear()
+        self._places.update(tensor_places(self.model))
         gone: dict[Node, set[int]] = {}
         for name, idxs in channels.items():
             fn = self.CUSTOMIZED_PRUNERS[Hub].prune_out_channels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, overload
 
 from tabulate import tabulate
@@ -26,6 +27,15 @@ class Slice:
     dim: int
     role: Role
     index: tuple[int, ...] = field(repr=False)
+
+    @cached_property
+    def positions(self) -> dict[int, list[int]]:
+        """The positions that each channel of the group has here."""
+        found: dict[int, list[int]] = {}
+        for position, channel in enumerate(self.index):
+            if channel >= 0:
+                found.setdefault(channel, []).append(position)
+        return found
 
     @property
     def layer(self) -> str:
@@ -105,9 +115,7 @@ class Groups(Sequence[Group]):
             for group in self.groups:
                 if group.name == key:
                     return group
-            raise KeyError(
-                f"no group is called '{key}'; there are: {', '.join(g.name for g in self.groups) or 'none'}"
-            )
+            raise KeyError(f"no group is called '{key}'; there are: {', '.join(g.name for g in self.groups) or 'none'}")
         return self.groups[key]
 
     def __len__(self) -> int:
@@ -132,9 +140,7 @@ class Groups(Sequence[Group]):
             )
             for g in self.groups
         ]
-        return tabulate(
-            rows, headers=("group", "width", "made by", "read by", "prunable"), disable_numparse=True
-        )
+        return tabulate(rows, headers=("group", "width", "made by", "read by", "prunable"), disable_numparse=True)
 
 
 def _short(paths: tuple[str, ...], limit: int = 3) -> str:

@@ -26,9 +26,7 @@ def unlabelled(ndim: int, from_input: bool) -> Label:
     return Label((None,) * ndim, from_input)
 
 
-def broadcast(
-    sets: AtomSets, labels: Sequence[tuple[Label, tuple[int, ...]]], shape: tuple[int, ...]
-) -> Dims:
+def broadcast(sets: AtomSets, labels: Sequence[tuple[Label, tuple[int, ...]]], shape: tuple[int, ...]) -> Dims:
     """Joins the operands of an elementwise operation, aligned from the right; returns the result's dimensions."""
     out: list[Atoms | None] = [None] * len(shape)
     for back in range(1, len(shape) + 1):
@@ -47,9 +45,7 @@ def broadcast(
     return tuple(out)
 
 
-def reshape(
-    sets: AtomSets, dims: Dims, old: Sequence[int], new: Sequence[int], keep_inner: bool = True
-) -> Dims:
+def reshape(sets: AtomSets, dims: Dims, old: Sequence[int], new: Sequence[int], keep_inner: bool = True) -> Dims:
     """Carries atoms through a view from shape `old` to shape `new`.
 
     Where one labelled dimension is split in several, the split is taken to have a fixed count and a width that
@@ -61,6 +57,8 @@ def reshape(
     for (old_from, old_to), (new_from, new_to) in _blocks(old, new):
         sizes, parts = list(old[old_from:old_to]), list(new[new_from:new_to])
         labelled = [i for i in range(old_from, old_to) if dims[i] is not None and old[i] > 1]
+        if len(labelled) > 1:
+            labelled = _anchored_only(sets, dims, labelled)
         if len(sizes) == 1 and len(parts) == 1:
             out.append(dims[old_from])
         elif not labelled:
@@ -78,6 +76,20 @@ def reshape(
     return tuple(out)
 
 
+def _anchored_only(sets: AtomSets, dims: Dims, labelled: list[int]) -> list[int]:
+    """Of several labelled dimensions that a view folds together, keeps those that a parameter decides.
+
+    Sizes that only a run-time constant knows (the height of a mesh) give way, and are refused should they turn out
+    to be a parameter's after all.
+    """
+    kept = [i for i in labelled if sets.anchored(dims[i])]  # type: ignore[arg-type]
+    if len(kept) != 1:
+        return labelled
+    for i in set(labelled) - set(kept):
+        sets.refuse(dims[i], "is folded together with channels of a parameter")
+    return kept
+
+
 def _split(sets: AtomSets, grid: Atoms, keep_inner: bool) -> list[Atoms | None]:
     """Finds the one axis of `grid` along which its atoms vary; where several do, ties all but one."""
     roots = sets.roots(grid)
@@ -89,7 +101,8 @@ def _split(sets: AtomSets, grid: Atoms, keep_inner: bool) -> list[Atoms | None]:
         else:
             sets.refuse(grid, "is a single channel spread over a dimension")
         return out
-    sets.ambiguous |= len(varying) > 1
+    if len(varying) > 1:
+        sets.undecided.append(grid)
     axis = varying[-1] if keep_inner else varying[0]
     out[axis] = sets.tie(np.moveaxis(grid, axis, -1).reshape(-1, grid.shape[axis]))
     return out
@@ -116,7 +129,7 @@ def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[int, int
 
 def concatenate(sets: AtomSets, labels: Sequence[tuple[Label, tuple[int, ...]]], dim: int) -> Dims:
     """Lays the atoms of `torch.cat`'s operands one after the other; what no parameter decides gets new atoms."""
-    first, shape = labels[0]
+    _, shape = labels[0]
     dim %= len(shape)
     aligned = [
         (Label(tuple(None if i == dim else d for i, d in enumerate(label.dims)), label.from_input),
@@ -136,7 +149,7 @@ def concatenate(sets: AtomSets, labels: Sequence[tuple[Label, tuple[int, ...]]],
 
 
 def part(sets: AtomSets, atoms: Atoms, start: int, stop: int) -> Atoms:
-    """Takes positions start..stop of a dimension: one of several equal chunks, which shrink alike, or a literal slice."""
+    """Takes positions start..stop of a dimension: one of several equal chunks, which shrink alike, or literals."""
     size, length = len(atoms), stop - start
     if length and size % length == 0 and start % length == 0:
         sets.tie(atoms.reshape(-1, length))

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Cut = Callable[[Tensor, int, Tensor], Tensor]
+Places = dict[int, list[tuple[nn.Module, dict[str, Any], str]]]
+"""Which modules hold a tensor, in which table and under which name, by the tensor's id."""
+
+
+def tensor_places(model: nn.Module) -> Places:
+    """Looks up, once for many cuts, where a model's parameters and buffers are held."""
+    places: Places = {}
+    for module in model.modules():
+        tables: list[dict[str, Any]] = [module._parameters, module._buffers]
+        for table in tables:
+            for key, tensor in table.items():
+                if tensor is not None:
+                    places.setdefault(id(tensor), []).append((module, table, key))
+    return places
 
 
 def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -24,9 +38,7 @@ def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
             f"the model has no layer '{path}', which the plan names; plan with this model's own groups"
         ) from None
     if not hasattr(module, leaf):
-        raise ValueError(
-            f"layer '{path}' has no '{leaf}', which the plan names; plan with this model's own groups"
-        )
+        raise ValueError(f"layer '{path}' has no '{leaf}', which the plan names; plan with this model's own groups")
     return module, leaf
 
 
@@ -39,11 +51,11 @@ def take(tensor: Tensor, dim: int, keep: Tensor) -> Tensor:
     return out.contiguous()
 
 
-def cut(model: nn.Module, name: str, dim: int, keep: Sequence[int]) -> set[nn.Module]:
+def cut(model: nn.Module, name: str, dim: int, keep: Sequence[int], places: Places) -> set[nn.Module]:
     """Keeps some positions of one dimension of a parameter, buffer or width attribute, in place.
 
-    A parameter is replaced in every module that shares it; it keeps its gradient and `requires_grad`. Returns the
-    modules whose width attributes now want a `refresh`, once all cuts are made.
+    A parameter is replaced in every module that shares it; it keeps its gradient and `requires_grad`. `places` is
+    kept up to date. Returns the modules whose width attributes now want a `refresh`, once all cuts are made.
     """
     module, leaf = owner(model, name)
     value = getattr(module, leaf)
@@ -56,14 +68,11 @@ def cut(model: nn.Module, name: str, dim: int, keep: Sequence[int]) -> set[nn.Mo
         new = nn.Parameter(new, requires_grad=value.requires_grad)
         if value.grad is not None:
             new.grad = take(value.grad, dim, index)
-    touched = set()
-    for other in model.modules():
-        for table in (other._parameters, other._buffers):
-            for key, tensor in table.items():
-                if tensor is value:
-                    table[key] = new
-                    touched.add(other)
-    return touched
+    held = places.pop(id(value))
+    for _, table, key in held:
+        table[key] = new
+    places[id(new)] = held
+    return {holder for holder, _, _ in held}
 
 
 def set_width(module: nn.Module, width: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from . import _rules_layers, _rules_reduce, _rules_shape  # noqa: F401  (they fill the table)
 from ._atoms import Atoms, AtomSets
 from ._labels import Dims, Label, unlabelled
 from ._rules import FACTORIES, NO_TENSORS, RULES, elementwise
@@ -43,14 +44,16 @@ class Trace(TorchDispatchMode):
 
     Args:
         model: the network to watch; run it inside the `with` block.
-        keep_inner: how views that split a channel dimension are read (see `reshape`).
+        outer: numbers, in the order of the pass, of the views whose first part follows the width where they split a
+            channel dimension; the last part follows in the others (see `reshape`).
         time_limit: seconds after which the pass is given up, naming the layer it was in.
     """
 
-    def __init__(self, model: nn.Module, keep_inner: bool = True, time_limit: float = 60.0) -> None:
+    def __init__(self, model: nn.Module, outer: Container[int] = (), time_limit: float = 60.0) -> None:
         super().__init__()
         self.sets = AtomSets()
-        self.keep_inner = keep_inner
+        self.outer, self.views = outer, 0
+        self.undecided: dict[int, Atoms] = {}
         self.operation = ""
         self.contracted: set[int] = set()
         self.produced: list[Atoms] = []
@@ -61,6 +64,7 @@ class Trace(TorchDispatchMode):
         self._limit, self._deadline = time_limit, time.monotonic() + time_limit
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self._adopt(name, tensor)
+        self.sets.anchor()
         self._hooks = [h for name, m in model.named_modules() for h in self._watch(name, m)]
 
     def _adopt(self, name: str, tensor: Tensor) -> None:
@@ -71,12 +75,14 @@ class Trace(TorchDispatchMode):
     def _watch(self, name: str, module: nn.Module) -> Iterator[Any]:
         def enter(module: nn.Module, args: Any) -> None:
             self._path.append(name)
+            self.sets.where = name
             attribute = next((a for kind, a in NORMS.items() if isinstance(module, kind)), None)
             if attribute and args and not list(module.parameters(recurse=False)):
                 self._adopt_width(f"{name}.{attribute}".lstrip("."), args[0])
 
         def leave(module: nn.Module, args: Any, result: Any) -> None:
             self._path.pop()
+            self.sets.where = self._path[-1] if self._path else ""
 
         yield module.register_forward_pre_hook(enter)
         yield module.register_forward_hook(leave)
@@ -90,6 +96,11 @@ class Trace(TorchDispatchMode):
             self.slots.append(Slot(name, 0, self.sets.fresh(len(atoms))))
             known = self.slots[-1]
         self.sets.join(known.atoms, atoms)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spares torch's import of its compiler (seconds), which nothing here needs."""
+        return False
 
     def close(self) -> None:
         """Takes the hooks off the model."""
@@ -129,11 +140,16 @@ class Trace(TorchDispatchMode):
         if atoms is not None:
             self.produced.append(atoms)
 
+    def next_view(self) -> int:
+        """Counts the views of the pass; returns the number of this one."""
+        self.views += 1
+        return self.views - 1
+
     def note_cost(self, weight: Tensor, macs: int) -> None:
         """Adds the multiply-accumulates of one use of a weight."""
         atoms = next((d for d in self.label(weight).dims if d is not None), None)
         if atoms is not None:
-            slot = self.slots[bisect.bisect([s.atoms[0] for s in self.slots], atoms[0]) - 1]
+            slot = self.slots[bisect.bisect(self.slots, atoms[0], key=lambda s: int(s.atoms[0])) - 1]
             self.costs[slot.name] = self.costs.get(slot.name, 0) + macs
 
     def refuse_all(self, values: Any, reason: str) -> None:
@@ -174,9 +190,7 @@ class Trace(TorchDispatchMode):
         if name in NO_TENSORS:
             return
         if name in FACTORIES:
-            return self._store(
-                result, [tuple(self.sets.fresh(s) for s in r.shape) for r in _tensors(result)], False
-            )
+            return self._store(result, [tuple(self.sets.fresh(s) for s in r.shape) for r in _tensors(result)], False)
         chosen = RULES.get(name) or (elementwise if torch.Tag.pointwise in func.tags else None)
         if chosen is None or (tensors and any(0 in t.shape for t in tensors)):
             self.refuse_all(tensors, f"goes through '{name}', for which there is no rule")

@@ -1,4 +1,4 @@
-"""Networks written by hand, each with the groups that must be found in it: worked out on paper, not copied from a run."""
+"""Networks written by hand, each with the groups that must be found in it, worked out on paper."""
 
 from . import attention, blocks, classic, codec, dense, joining, odd, shuffles
 from ._case import ZOO, Case

@@ -101,7 +101,7 @@ class SeparateHeads(nn.Module):
 
 @network(  # the values are only weighted over time: the i-th channels of both heads may go
     {"v": 4},
-    {"q": "multiplied with another activation (attention)", "out": OUTPUT},
+    {"q": "with another activation (attention)", "k": "with another activation (attention)", "out": OUTPUT},
     lambda: torch.randn(2, 5, 8),
 )
 def attention_values() -> nn.Module:
@@ -139,9 +139,9 @@ class Attends(nn.Module):
         return self.mlp(self.attend(x, x, x, need_weights=False)[0])
 
 
-@network(
-    {"mlp.0": 12, "embed": 8},
-    {"attend": "attention", "mlp.2": OUTPUT},
+@network(  # the layer itself checks the width of what it is given
+    {"attend.out_proj": 8, "mlp.0": 12},
+    {"embed": "does not run when it is removed", "attend": "attention", "mlp.2": OUTPUT},
     lambda: torch.randn(2, 6, 5),
 )
 def multihead_attention() -> nn.Module:
@@ -163,7 +163,7 @@ class TiedEmbedding(nn.Module):
         return nn.functional.linear(x + self.mix(torch.relu(self.inner(x))), self.embed.weight)
 
 
-@network({"embed": 6, "inner": 9}, {}, lambda: torch.arange(12).reshape(2, 6))
+@network({"embed": 6, "inner": 9}, {"embed.weight": OUTPUT}, lambda: torch.arange(12).reshape(2, 6))
 def tied_embedding() -> nn.Module:
     """The table is read by rows and, as the head, by columns: its channels are its own readers."""
     return TiedEmbedding()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._case import OUTPUT, ZOO, Case, network, picture
+from ._case import OUTPUT, network, picture
 
 
 class LowerBound(torch.autograd.Function):
@@ -91,11 +91,15 @@ class Factorised(nn.Module):
 @network(
     {"analysis.0": 8, "analysis.2": 8, "hyper_analysis.0": 6, "hyper_synthesis.0": 6, "hyper_synthesis.2": 9,
      "synthesis.0": 8, "synthesis.2": 8},
-    {"analysis.4": OUTPUT, "hyper_analysis.2": OUTPUT, "synthesis.4": OUTPUT},
+    {"analysis.4": OUTPUT, "hyper_analysis.2": OUTPUT, "synthesis.4": OUTPUT,
+     "prior": "masked and removed differ", "prior.h1": OUTPUT},
     picture(1, 3, 32, 32),
 )  # fmt: skip
 class MeanScaleHyperprior(nn.Module):
-    """Minnen et al. 2018 without context; latents have a likelihood each, so they are outputs."""
+    """Minnen et al. 2018 without context; latents have a likelihood each, so they are outputs.
+
+    The hidden units of the factorised prior cannot be masked: softplus makes a zero weight log 2.
+    """
 
     def __init__(self, n: int = 8, m: int = 10, gdn: type[GDN] = GDN) -> None:
         super().__init__()
@@ -121,9 +125,3 @@ class MeanScaleHyperprior(nn.Module):
 @network({"0": 6, "2": 6}, {"4": OUTPUT}, picture(1, 3, 16, 16))
 def gdn_subclass() -> nn.Module:
     return nn.Sequential(down(3, 6), NamedGDN(6), up(6, 6), NamedGDN(6, inverse=True), up(6, 3))
-
-
-def evc(name: str) -> Any:
-    from maskdecay.codecs.evc import build_preset
-
-    return lambda: build_preset(name)
