@@ -7,6 +7,9 @@ from typing import Any
 
 from ._groups import Group, Groups, Slice
 
+LARGEST_TABLE = 1 << 20
+"""Positions that one table can have; a text cannot make us allocate more than that."""
+
 
 def encode_index(index: tuple[int, ...]) -> str:
     """Writes a table as runs: `0+4` for 0,1,2,3 and `7*3` for 7,7,7.
@@ -62,28 +65,43 @@ def groups_to_data(groups: Groups) -> dict[str, Any]:
     }
 
 
-def groups_from_data(data: dict[str, Any]) -> Groups:
+def groups_from_data(data: Any) -> Groups:
     """Builds groups from plain data.
 
     Raises:
-        ValueError, KeyError, TypeError: the data is not what `groups_to_data` gives.
+        ValueError, KeyError, TypeError, AttributeError: the data is not what `groups_to_data` gives.
     """
-    shapes = {str(n): tuple(int(s) for s in shape) for n, shape in data["shapes"].items()}
-    limit = max((max(shape, default=1) for shape in shapes.values()), default=1)
+    shapes = {str(n): tuple(_whole(s, 0) for s in shape) for n, shape in data["shapes"].items()}
+    costs = {str(n): _whole(c, 0) for n, c in data["costs"].items()}
+    groups = tuple(_group(g, shapes) for g in data["groups"])
+    if len({g.name for g in groups}) < len(groups):
+        raise ValueError("two groups have the same name")
+    return Groups(groups=groups, shapes=shapes, costs=costs)
 
-    def piece(name: str, dim: int, role: Any, size: int, index: str) -> Slice:
-        if role not in ("producer", "member", "consumer") or not 0 <= size <= limit:
-            raise ValueError(f"bad slice of '{name}'")
-        return Slice(name=name, dim=dim, role=role, index=decode_index(index, size))
 
-    groups = tuple(
-        Group(
-            name=g["name"],
-            width=g["width"],
-            pinned=g["pinned"],
-            refusal=g["refusal"],
-            slices=tuple(piece(*s) for s in g["slices"]),
-        )
-        for g in data["groups"]
-    )
-    return Groups(groups=groups, shapes=shapes, costs={str(n): int(c) for n, c in data["costs"].items()})
+def _group(data: Any, shapes: dict[str, tuple[int, ...]]) -> Group:
+    name, refusal, pinned = data["name"], data["refusal"], data["pinned"]
+    if not isinstance(name, str) or not isinstance(refusal, str | None) or not isinstance(pinned, bool):
+        raise ValueError(f"bad group '{name}'")
+    width = _whole(data["width"], 1)
+    slices = tuple(_slice(*piece, width=width, shapes=shapes) for piece in data["slices"])
+    return Group(name=name, width=width, pinned=pinned, refusal=refusal, slices=slices)
+
+
+def _slice(
+    name: Any, dim: Any, role: Any, size: Any, index: Any, *, width: int, shapes: dict[str, tuple[int, ...]]
+) -> Slice:
+    shape = shapes.get(str(name))
+    known = dict(enumerate(shape or ())).get(_whole(dim, 0))
+    if role not in ("producer", "member", "consumer") or (shape is not None and known != size):
+        raise ValueError(f"bad slice of '{name}'")
+    table = decode_index(index, min(_whole(size, 0), LARGEST_TABLE))
+    if table and not -1 <= min(table) <= max(table) < width:
+        raise ValueError(f"bad slice of '{name}': its channels are not -1 to {width - 1}")
+    return Slice(name=str(name), dim=dim, role=role, index=table)
+
+
+def _whole(value: Any, least: int) -> int:
+    if type(value) is not int or value < least:
+        raise ValueError(f"{value!r:.40} is no whole number of at least {least}")
+    return value

@@ -47,7 +47,7 @@ class Plan:
     def ratio(
         cls,
         groups: Groups,
-        keep: float = 0.5,
+        keep: float | int = 0.5,
         *,
         multiple_of: int = 1,
         overrides: Mapping[str, Keep] | None = None,
@@ -142,7 +142,7 @@ class Plan:
                 if size != len(piece.index):
                     raise ValueError(
                         f"the plan does not fit the model: it knows {len(piece.index)} positions along dimension "
-                        f"{piece.dim} of '{piece.name}', which has {size or 'no such dimension'}; run find_groups on this model"
+                        f"{piece.dim} of '{piece.name}', which has {size or 'none'}; run find_groups on this model"
                     )
 
     def to_json(self) -> str:
@@ -163,7 +163,8 @@ class Plan:
                 raise ValueError(f"version {data['maskdecay_plan']}")
             return cls(groups=groups_from_data(data["groups"]), keep=dict(data["keep"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"this is no maskdecay plan of version 1 ({type(error).__name__}: {error})") from error
+            line = (str(error).splitlines() or ["no message"])[0]
+            raise ValueError(f"this is no maskdecay plan of version 1 ({type(error).__name__}: {line})") from error
 
     def __str__(self) -> str:
         rows = [(g.name, g.width, self.keep[g.name], g.refusal or "") for g in self.groups]
@@ -216,7 +217,7 @@ def select(groups: Groups, include: str | Iterable[str] | None, exclude: str | I
     return chosen
 
 
-def _fraction(value: float) -> float:
+def _fraction(value: Keep) -> float:
     if isinstance(value, bool) or not 0 < value <= 1:
         raise ValueError(f"keep={value} is no fraction in (0, 1]; keep=0.5 keeps half of the channels")
     return float(value)

@@ -30,8 +30,9 @@ def shrink(
     """Returns a small copy of a masked model: channels at exactly zero removed, the other masks folded into weights.
 
     The copy holds plain torch modules of the same class, dtype, device, memory format, training mode and
-    `requires_grad`, without gradients. It is compared with the masked model on example inputs, in evaluation mode: in float64 to 1e-9, in
-    the model's own float32 to 1e-5 or to that model's own rounding error where it is larger (a codec that rounds).
+    `requires_grad`, without gradients. It is compared with the masked model on example inputs, in evaluation mode: in
+    float64 to 1e-9, in the model's own float32 to 1e-5 or to that model's own rounding error where it is larger (a
+    codec that rounds).
 
     Args:
         model: the masked model, or a copy of it; stays as it is.
