@@ -97,8 +97,8 @@ def quality_rows(result: DemoResult) -> tuple[list[str], Rows]:
 def summary(result: DemoResult) -> str:
     """Returns the outcome in two sentences."""
     return (
-        f"{result.removed} of {result.masked_channels} masked channels went to exactly zero in {result.steps['decay']} steps and were "
-        f"removed. In float64, on pictures not used before, the small network differs from the masked one by "
+        f"{result.removed} of {result.masked_channels} masked channels went to exactly zero in {result.steps['decay']} "
+        f"steps and were removed. In float64, on pictures not used before, the small network differs from the masked one by "
         f"{result.proof_error:.1e} (relative)."
     )
 

@@ -1,0 +1,56 @@
+import json
+
+import pytest
+import torch
+
+import maskdecay as md
+from maskdecay.codecs.evc import build_preset
+from maskdecay.codecs.evc._demo import RATES, DemoConfig, make_plan, run_demo
+from maskdecay.codecs.evc._demo_report import write_report
+from maskdecay.profiling import macs
+
+
+@pytest.fixture(scope="module")
+def groups():
+    return md.find_groups(build_preset("narrow-large", seed=0), torch.rand(1, 3, 64, 64))
+
+
+def test_the_plan_takes_trunks_from_the_student_and_a_fraction_of_the_priors(groups):
+    plan = make_plan(groups, build_preset("narrow-small"), 0.5)
+    assert plan.keep["enc.0.conv1"] == 8
+    assert plan.keep["dec.1.conv"] == 16
+    assert plan.keep["hyper_enc.1"] == 48
+    assert plan.keep["enc.6"] == groups["enc.6"].width == 48  # the 96 latents stay, in pairs that a chunk ties
+
+
+def test_a_fraction_of_one_leaves_the_priors_alone(groups):
+    plan = make_plan(groups, build_preset("narrow-small"), 1.0)
+    assert plan.keep == md.Plan.like(groups, build_preset("narrow-small")).keep
+
+
+def test_no_time_is_refused():
+    with pytest.raises(ValueError, match="seconds=0.0 must be positive"):
+        DemoConfig(seconds=0.0)
+
+
+@pytest.mark.slow
+def test_the_whole_job_runs_and_reports_what_it_made(tmp_path):
+    told = []
+    config = DemoConfig(seconds=2.0, timing_seconds=0.5)
+    result = run_demo(config, lambda stage, fraction, text: told.append((stage, fraction)))
+    files = write_report(result, tmp_path)
+    assert all(path.stat().st_size > 0 for path in files)
+    data = json.loads((tmp_path / "report.json").read_text())
+    plan = md.Plan.from_json((tmp_path / "plan.json").read_text())
+    dropped = sum(g.width - plan.keep[g.name] for g in plan.groups)
+    assert data["channels"]["removed"] == dropped > 0
+    assert data["proof"]["relative_difference"] <= 1e-9
+    assert set(data["curves"]) == {"teacher", "decayed", "fine-tuned"}
+    assert all(len(points) == len(RATES) for points in data["curves"].values())
+    student = md.load(tmp_path / "student.safetensors", lambda: build_preset("narrow-large"))
+    teacher = md.load(tmp_path / "teacher.safetensors", lambda: build_preset("narrow-large"))
+    image = torch.rand(1, 3, 64, 64)
+    assert [row["macs_per_pixel"] for row in data["networks"]] == pytest.approx(
+        [macs(net, image).macs_per_pixel for net in (teacher, student)]
+    )
+    assert dict(told)["measure"] == 1.0
