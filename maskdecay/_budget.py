@@ -43,7 +43,7 @@ def fit_budget(
     Raises:
         ValueError: even the narrowest network costs more, or the budget is out of range.
     """
-    from .profiling import macs as count_macs
+    from .profiling import macs as count_macs  # pyright: ignore[reportMissingImports]
 
     cost = CostModel(groups, count_macs(model, inputs).macs)
     budget = _target(macs, cost.total)

@@ -132,8 +132,8 @@ class Plan:
             planned, found = self.groups.shapes.get(name), shapes.get(name)
             if planned != found:
                 raise ValueError(
-                    f"the plan was made for another model: '{name}' is {shape_text(found)} here, the plan expects "
-                    f"{shape_text(planned)}; run find_groups on this model"
+                    f"the plan was made for another model: '{name}' is {shape_text(found)} here and "
+                    f"{shape_text(planned)} in the plan; run find_groups on this model"
                 )
         for group in self.groups.prunable:
             for piece in group.slices:
