@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 
 import torch
+from maskdecay.codecs.evc import EVC, build_preset, rate_distortion
 from tabulate import tabulate
 
 import maskdecay as md
-from maskdecay.codecs.evc import EVC, build_preset, rate_distortion
 
 
 def make_step(network: EVC, images: torch.Tensor) -> Callable[[], None]:

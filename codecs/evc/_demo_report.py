@@ -75,12 +75,15 @@ def cost_rows(result: DemoResult) -> tuple[list[str], Rows]:
     def spread(i: int) -> str:
         return f"{reports[i].median_ms:.1f} ({reports[i].p10_ms:.1f}-{reports[i].p90_ms:.1f})"
 
-    rows = [["parameters", f"{before.params:,}", f"{after.params:,}", ratio(before.params, after.params)],
-            ["MACs per pixel", f"{before.macs_per_pixel:,.0f}", f"{after.macs_per_pixel:,.0f}", ratio(before.macs, after.macs)]]  # fmt: skip
-    for part, figures in before.parts.items():
-        small = after.parts[part]
-        rows.append([f"- {part.replace('_', ' ')}", f"{figures.macs_per_pixel:,.0f}", f"{small.macs_per_pixel:,.0f}",
-                     ratio(figures.macs, small.macs)])  # fmt: skip
+    def line(name: str, a: float, b: float) -> list[str]:
+        return [name, f"{a:,.0f}", f"{b:,.0f}", ratio(a, b)]
+
+    rows = [line("parameters", before.params, after.params)]
+    rows.append(line("MACs per pixel", before.macs_per_pixel or 0, after.macs_per_pixel or 0))
+    for name, part in before.parts.items():
+        rows.append(
+            line(f"- {name.replace('_', ' ')}", part.macs_per_pixel or 0, after.parts[name].macs_per_pixel or 0)
+        )
     rows.append([f"latency in ms, {result.latency_size}: median (p10-p90)", spread(0), spread(1), str(speedup)])
     return ["", "teacher", "student", "student : teacher"], rows
 

@@ -2,12 +2,12 @@ import json
 
 import pytest
 import torch
-
-import maskdecay as md
 from maskdecay.codecs.evc import build_preset
 from maskdecay.codecs.evc._demo import RATES, DemoConfig, make_plan, run_demo
 from maskdecay.codecs.evc._demo_report import write_report
 from maskdecay.profiling import macs
+
+import maskdecay as md
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_a_fraction_of_one_leaves_the_priors_alone(groups):
 
 
 def test_no_time_is_refused():
-    with pytest.raises(ValueError, match="seconds=0.0 must be positive"):
+    with pytest.raises(ValueError, match=r"seconds=0\.0 must be positive"):
         DemoConfig(seconds=0.0)
 
 
