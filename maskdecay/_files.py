@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -27,6 +27,9 @@ WIDTHS: dict[type, tuple[str, ...]] = {
 }
 """Attributes that pruning changes, by kind of layer."""
 VERSION = 1
+
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -89,7 +92,7 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
         Path(temporary).unlink(missing_ok=True)
 
 
-def load(path: str | os.PathLike[str], make_model: Callable[[], nn.Module]) -> nn.Module:
+def load(path: str | os.PathLike[str], make_model: Callable[[], Network]) -> Network:
     """Builds a model and gives it the widths and weights of a file that `save` wrote.
 
     Args:

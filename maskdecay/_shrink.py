@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,17 @@ from ._masks import MaskModule, Masks, mask_modules, masks_of, take_out
 from ._proof import FLOAT32_TOLERANCE, FLOAT64_TOLERANCE
 
 
+Network = TypeVar("Network", bound=nn.Module)
+
+
 def shrink(
-    model: nn.Module,
+    model: Network,
     masks: Masks,
     *,
     example_inputs: Any = None,
     optimizer: torch.optim.Optimizer | None = None,
     ema: nn.Module | None = None,
-) -> nn.Module:
+) -> Network:
     """Returns a small copy of a masked model: channels at exactly zero removed, the other masks folded into weights.
 
     The copy holds plain torch modules of the same class, dtype, device, memory format, training mode and

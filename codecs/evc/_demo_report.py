@@ -101,8 +101,8 @@ def summary(result: DemoResult) -> str:
     """Returns the outcome in two sentences."""
     return (
         f"{result.removed} of {result.masked_channels} masked channels went to exactly zero in {result.steps['decay']} "
-        f"steps and were removed. In float64, on pictures not used before, the small network differs from the masked one by "
-        f"{result.proof_error:.1e} (relative)."
+        f"steps and were removed. In float64, on pictures not used before, the small network differs from the masked "
+        f"one by {result.proof_error:.1e} (relative)."
     )
 
 
