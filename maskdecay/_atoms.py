@@ -40,29 +40,32 @@ class AtomSets:
 
     def anchored(self, atoms: Atoms) -> bool:
         """True where any of the atoms has been joined with a parameter's (which keeps the lowest number)."""
-        return any(self.find(a) < self._anchored for a in atoms.reshape(-1).tolist())
-
-    def find(self, atom: int) -> int:
-        """Returns the representative of the atom's set."""
-        parent = self._parent
-        while parent[atom] != atom:
-            parent[atom] = parent[parent[atom]]
-            atom = parent[atom]
-        return atom
+        return bool((self.roots(atoms) < self._anchored).any())
 
     def roots(self, atoms: Atoms) -> Atoms:
         """Returns the representatives of an array of atoms, same shape."""
-        flat = [self.find(a) for a in atoms.reshape(-1).tolist()]
-        return np.array(flat, dtype=np.int64).reshape(atoms.shape)
+        parent, out = self._parent, []
+        for atom in atoms.reshape(-1).tolist():
+            while parent[atom] != atom:
+                parent[atom] = parent[parent[atom]]
+                atom = parent[atom]
+            out.append(atom)
+        return np.array(out, dtype=np.int64).reshape(atoms.shape)
 
     def join(self, left: Atoms, right: Atoms) -> None:
         """Joins two arrays of atoms position by position."""
         if left is right:
             return
-        for a, b in zip(left.reshape(-1).tolist(), right.reshape(-1).tolist(), strict=True):
-            a, b = self.find(a), self.find(b)
-            if a != b:
-                self._parent[max(a, b)] = min(a, b)
+        if left.size != right.size:
+            raise ValueError(f"{left.size} channels meet {right.size}")
+        a, b = self.roots(left).reshape(-1), self.roots(right).reshape(-1)
+        apart, parent = a != b, self._parent
+        for one, other in zip(a[apart].tolist(), b[apart].tolist(), strict=True):
+            while parent[one] != one:
+                one = parent[one]
+            while parent[other] != other:
+                other = parent[other]
+            parent[max(one, other)] = min(one, other)
 
     def tie(self, rows: Atoms) -> Atoms:
         """Joins the rows of a (copies, size) array, so that the i-th atoms of all rows are one; returns row 0."""
@@ -84,10 +87,11 @@ class AtomSets:
     def reasons(self) -> dict[int, str]:
         """Returns the first reason in the pass per refused set, keyed by representative, in the order of the pass."""
         out: dict[int, str] = {}
-        for atom, reason in self._reasons.items():
-            out.setdefault(self.find(atom), reason)
+        roots = self.roots(np.array(list(self._reasons), dtype=np.int64)).tolist()
+        for root, reason in zip(roots, self._reasons.values(), strict=True):
+            out.setdefault(root, reason)
         return out
 
     def outputs(self) -> set[int]:
         """Returns the representatives of the sets that reach a model output."""
-        return {self.find(atom) for atom in self._outputs}
+        return set(self.roots(np.array(list(self._outputs), dtype=np.int64)).tolist())

@@ -77,7 +77,7 @@ class Group:
     @property
     def members(self) -> tuple[str, ...]:
         """Paths of the layers that treat each channel alone (norms, depthwise convolutions, scales)."""
-        return self._layers("member")
+        return tuple(path for path in self._layers("member") if path not in self.producers)
 
     @property
     def consumers(self) -> tuple[str, ...]:

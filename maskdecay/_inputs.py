@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -67,6 +68,14 @@ class Observation(NamedTuple):
     inner: dict[tuple[str, int], Tensor]
 
 
+def _record(
+    inner: dict[tuple[str, int], Tensor], calls: dict[str, int], name: str, module: nn.Module, args: Any, result: Any
+) -> None:
+    if isinstance(result, Tensor):
+        calls[name] = calls.get(name, -1) + 1
+        inner[name, calls[name]] = result.clone()
+
+
 def observe(model: nn.Module, inputs: Any, deadline: float = math.inf) -> Observation:
     """Runs the model with a fixed random state and records what it and its layers hand out.
 
@@ -76,15 +85,7 @@ def observe(model: nn.Module, inputs: Any, deadline: float = math.inf) -> Observ
     inner: dict[tuple[str, int], Tensor] = {}
     calls: dict[str, int] = {}
 
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, result: Any) -> None:
-            if isinstance(result, Tensor):
-                calls[name] = calls.get(name, -1) + 1
-                inner[name, calls[name]] = result.clone()
-
-        return hook
-
-    handles = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if name]
+    handles = [m.register_forward_hook(partial(_record, inner, calls, n)) for n, m in model.named_modules() if n]
     try:
         with torch.random.fork_rng(devices=[]), stopped_at(model, deadline):
             torch.manual_seed(0)

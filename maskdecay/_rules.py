@@ -60,7 +60,8 @@ for _name in (
 ):  # fmt: skip
     RULES[_name] = elementwise
 
-FACTORIES = frozenset({"zeros", "ones", "full", "empty", "rand", "randn", "arange", "linspace", "scalar_tensor", "eye",
-                       "new_zeros", "new_ones", "new_full", "new_empty", "empty_strided", "new_empty_strided", "randint",
-                       "randperm", "empty_permuted"})  # fmt: skip
+FACTORIES = frozenset({
+    "zeros", "ones", "full", "empty", "rand", "randn", "arange", "linspace", "scalar_tensor", "eye", "new_zeros",
+    "new_ones", "new_full", "new_empty", "empty_strided", "new_empty_strided", "randint", "randperm", "empty_permuted",
+})  # fmt: skip
 NO_TENSORS = frozenset({"_local_scalar_dense", "item", "is_same_size", "sym_size", "equal", "_assert_async"})

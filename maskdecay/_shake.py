@@ -1,4 +1,4 @@
-"""A generic copy of a model: parameters shaken and norms set to what they see, so that nothing hides in zeros."""
+"""A generic copy of a model: parameters shaken, norms and biases set by what they see, so nothing hides in zeros."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shaken(model: nn.Module, inputs: Any, generator: torch.Generator, deadline: 
         try:
             if shake:
                 shake_parameters(candidate, generator)
-                with _norms_set(candidate, generator), stopped_at(candidate, deadline), torch.no_grad():
+                with _kept_alive(candidate, generator), stopped_at(candidate, deadline), torch.no_grad():
                     call(candidate, own)
             if _finite(observe(candidate, own, deadline).outputs):
                 return candidate, own, tolerance
@@ -69,18 +69,38 @@ def _noise(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @contextmanager
-def _norms_set(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
-    """While the model runs, sets the statistics of its norms near what they see: channels neither drown nor die."""
+def _kept_alive(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """While the model runs, centres what its layers hand on about one deviation above zero.
 
-    def adapt(module: Any, args: Any) -> None:
-        x, mean, var = args[0], module.running_mean, module.running_var
-        seen = x.movedim(1 if x.shape[1] == mean.numel() else 0, 0).flatten(1)
-        spread = seen.std(1, correction=0).clamp_min(0.3 * float(x.square().mean().sqrt()) + 1e-6)
-        mean.copy_(seen.mean(1) + 0.3 * spread * _noise(mean, generator))
-        var.copy_(spread.square() * (0.3 * _noise(var, generator)).exp())
+    So no channel drowns in another's scale or dies in a ReLU, where a wrong mapping would not show.
+    """
 
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None]
-    handles = [m.register_forward_pre_hook(adapt) for m in norms]
+    def by_channel(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        rows = x.movedim(dim, 0).flatten(1)
+        spread = rows.std(1, correction=0).clamp_min(0.3 * float(x.square().mean().sqrt()) + 1e-6)
+        return rows.mean(1), spread * (1 + 0.3 * _noise(spread, generator))
+
+    def norm(module: Any, args: Any) -> None:
+        mean, spread = by_channel(args[0], 1 if args[0].shape[1] == module.running_mean.numel() else 0)
+        module.running_mean.copy_(mean - spread)
+        module.running_var.copy_(spread.square())
+
+    def layer(module: Any, args: Any, result: Any) -> Tensor:
+        dim = -1 if isinstance(module, nn.Linear) else 1 if result.shape[1] == module.bias.numel() else 0
+        mean, spread = by_channel(result, dim)
+        module.bias.add_(spread - mean)
+        shape = [1] * result.ndim
+        shape[dim] = -1
+        return result + (spread - mean).reshape(shape)
+
+    handles = []
+    for m in model.modules():
+        if isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None:
+            handles.append(m.register_forward_pre_hook(norm))
+        elif isinstance(m, (nn.modules.conv._ConvNd, nn.Linear)) and isinstance(
+            m._parameters.get("bias"), nn.Parameter
+        ):
+            handles.append(m.register_forward_hook(layer))
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ import bisect
 import time
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,19 +74,19 @@ class Trace(TorchDispatchMode):
         self._labels[tensor] = Label(dims, False)
 
     def _watch(self, name: str, module: nn.Module) -> Iterator[Any]:
-        def enter(module: nn.Module, args: Any) -> None:
-            self._path.append(name)
-            self.sets.where = name
-            attribute = next((a for kind, a in NORMS.items() if isinstance(module, kind)), None)
-            if attribute and args and not list(module.parameters(recurse=False)):
-                self._adopt_width(f"{name}.{attribute}".lstrip("."), args[0])
+        yield module.register_forward_pre_hook(partial(self._enter, name))
+        yield module.register_forward_hook(self._leave)
 
-        def leave(module: nn.Module, args: Any, result: Any) -> None:
-            self._path.pop()
-            self.sets.where = self._path[-1] if self._path else ""
+    def _enter(self, name: str, module: nn.Module, args: Any) -> None:
+        self._path.append(name)
+        self.sets.where = name
+        attribute = next((a for kind, a in NORMS.items() if isinstance(module, kind)), None)
+        if attribute and args and not list(module.parameters(recurse=False)):
+            self._adopt_width(f"{name}.{attribute}".lstrip("."), args[0])
 
-        yield module.register_forward_pre_hook(enter)
-        yield module.register_forward_hook(leave)
+    def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
+        self._path.pop()
+        self.sets.where = self._path[-1] if self._path else ""
 
     def _adopt_width(self, name: str, x: Any) -> None:
         atoms = self.label(x).dims[1] if isinstance(x, Tensor) and x.ndim > 1 else None

@@ -115,7 +115,7 @@ class ScaleOfShape1C11(nn.Module):
         super().__init__()
         self.a, self.head = conv(3, 8), conv(8, 2)
         self.scale = nn.Parameter(torch.linspace(0.5, 2, 8).reshape(1, 8, 1, 1))
-        self.register_buffer("shift", torch.linspace(-1, 1, 8).reshape(8, 1, 1))
+        self.register_buffer("shift", torch.linspace(-0.1, 0.3, 8).reshape(8, 1, 1))
         self.q_scale = nn.Parameter(torch.tensor([0.5, 0.7, 1.0, 1.4]).reshape(4, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
