@@ -1,4 +1,4 @@
-"""A generic copy of a model: parameters shaken, norms and biases set by what they see, so nothing hides in zeros."""
+"""A generic copy of a model: parameters shaken, norms and biases set by what they see; nothing hides in zeros."""
 
 from __future__ import annotations
 

@@ -110,9 +110,7 @@ def test_the_time_limit_names_the_layer():
 def test_bad_input_says_what_to_do():
     with pytest.raises(ValueError, match="ReLU has no parameters, so there is nothing to prune"):
         md.find_groups(nn.ReLU(), X)
-    with pytest.raises(
-        ValueError, match=r"Sequential does not run on the example inputs \(RuntimeError: .*\); give the"
-    ):
+    with pytest.raises(ValueError, match=r"Sequential does not run on the example inputs \(Runtime.*\); give"):
         md.find_groups(small_net(), torch.rand(2, 4, 8, 8))
     model = small_net()
     groups = md.find_groups(model, X)
