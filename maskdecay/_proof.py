@@ -25,6 +25,9 @@ from ._surgery import cut, owner, tensor_places
 
 __all__ = ["FLOAT32_TOLERANCE", "FLOAT64_TOLERANCE", "Prover", "silenced", "turns"]
 
+SHAKES = 4
+"""Copies that are tried, at most, until every channel shows."""
+
 Drops = Mapping[str, Sequence[int]]
 """Channels that go, by group name."""
 
@@ -40,13 +43,32 @@ class Prover:
     """
 
     def __init__(self, model: nn.Module, inputs: Any, deadline: float = math.inf, seed: int = 0) -> None:
-        self._deadline = deadline
+        self._given, self._deadline, self._seed = (model, inputs), deadline, seed
         self._generator = torch.Generator().manual_seed(seed)
         self.base, self.inputs, self.tolerance = shaken(model, inputs, self._generator, deadline)
         self._same: set[tuple[str, int]] = set()
 
     def refusals(self, groups: Sequence[Group]) -> dict[str, str]:
-        """Returns why groups fail, by name; those not named are proven, also all together."""
+        """Returns why groups fail, by name; those not named are proven, also all together.
+
+        Groups with channels that nothing depends on (dead in a ReLU) are proven again on copies shaken otherwise.
+        """
+        refused, seen = self._failing(groups), self._visible(groups)
+        for more in range(1, SHAKES):
+            left = [g for g in groups if g.name not in refused and 0 < len(seen[g.name]) < g.width]
+            if not left:
+                break
+            other = Prover(*self._given, self._deadline, self._seed + more)
+            refused |= other._failing(left)
+            for name, channels in other._visible(left).items():
+                seen[name] |= channels
+        return refused | {
+            g.name: _unseen(len(seen[g.name]), g.width) for g in groups
+            if g.name not in refused and len(seen[g.name]) < g.width and (seen[g.name] or not self._shows(g))
+        }  # fmt: skip
+
+    def _failing(self, groups: Sequence[Group]) -> dict[str, str]:
+        """Returns why masked and removed differ, by name of the group."""
         drawn = {g.name: turns(g.width, self._generator) for g in groups}
         left = list(groups)
         refused: dict[str, str] = {}
@@ -57,7 +79,7 @@ class Prover:
             while left and (reason := self._failure(left, drops)) is not None:
                 refused |= self._culprits(left, drops, reason)
                 left = [g for g in left if g.name not in refused]
-        return refused | self._unseen(left, drawn)
+        return refused
 
     def _culprits(self, groups: Sequence[Group], drops: Drops, reason: str) -> dict[str, str]:
         """Of groups that fail together, returns those that fail by themselves, or else the last."""
@@ -105,18 +127,8 @@ class Prover:
         inner = (difference([left.inner[k]], [right.inner[k]]) for k in self._same)
         return max(difference(left.outputs, right.outputs), *inner, 0.0)
 
-    def _unseen(self, groups: Sequence[Group], drawn: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, str]:
-        """Refuses groups whose channels change nothing that was compared: agreement there proves nothing."""
-        seen = self._visible(groups)
-        refused: dict[str, str] = {}
-        for group in groups:
-            if group.name in seen or any(self._changes(group, drops) for drops in drawn[group.name]):
-                continue
-            refused[group.name] = "does not show in the outputs for these example inputs, so nothing can be proven"
-        return refused
-
-    def _visible(self, groups: Sequence[Group]) -> set[str]:
-        """Returns the groups whose readers have a gradient from what was last compared, where there are gradients."""
+    def _visible(self, groups: Sequence[Group]) -> dict[str, set[int]]:
+        """Returns, by group name, the channels whose readers have a gradient from what was last compared."""
         weights = {s.name: weight_of(self.base, s) for g in groups for s in g.consumer_slices()}
         try:
             for weight in weights.values():
@@ -128,15 +140,18 @@ class Prover:
             found = torch.autograd.grad(total, list(weights.values()), allow_unused=True)  # type: ignore[arg-type]
         except TimeoutError:
             raise
-        except Exception:
-            return set()
+        except Exception:  # no gradient passes: forward runs must tell
+            return {g.name: set() for g in groups}
         finally:
             self.base.requires_grad_(False)
         grads = dict(zip(weights, found, strict=True))
-        return {g.name for g in groups if any(_touches(grads[s.name], s) for s in g.consumer_slices())}
+        return {g.name: {c for s in g.consumer_slices() for c in _touched(grads[s.name], s)} for g in groups}
+
+    def _shows(self, group: Group) -> bool:
+        """Tells whether zeroing a group by itself, one half and then the other, shows in what is compared then."""
+        return all(self._changes(group, channels) for channels in turns(group.width, self._generator)[:2])
 
     def _changes(self, group: Group, channels: Sequence[int]) -> bool:
-        """Tells whether zeroing channels of a group by itself shows in what is compared then."""
         drops = {group.name: channels}
         if self._failure([group], drops) is not None:
             return False
@@ -144,6 +159,11 @@ class Prover:
         with silenced(self.base, [group], drops):
             after = observe(self.base, self.inputs, self._deadline)
         return self._distance(before, after) > self.tolerance
+
+
+def _unseen(seen: int, width: int) -> str:
+    channels = f"shows only {seen} of its {width} channels" if seen else "does not show"
+    return f"{channels} in the outputs for these example inputs, so nothing can be proven; give richer ones"
 
 
 def _sharing_parameters(model: nn.Module) -> nn.Module:
@@ -193,12 +213,12 @@ def _mixture(tensor: Tensor) -> Tensor:
     return (tensor * weights.reshape(tensor.shape)).sum() / tensor.detach().abs().max().clamp_min(1e-30)
 
 
-def _touches(grad: Tensor | None, piece: Slice) -> bool:
-    """Tells whether a gradient reaches the positions of a weight that belong to the group."""
+def _touched(grad: Tensor | None, piece: Slice) -> set[int]:
+    """Returns the group's channels that a gradient reaches in a weight."""
     if grad is None:
-        return False
-    own = torch.tensor([channel >= 0 for channel in piece.index], device=grad.device)
-    return bool((grad.movedim(piece.dim, 0)[own] != 0).any())
+        return set()
+    reached = (grad.movedim(piece.dim, 0).flatten(1) != 0).any(1) if grad.ndim > 1 else grad != 0
+    return {piece.index[i] for i in torch.nonzero(reached).flatten().tolist()} - {-1}
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ._presets import build_preset
 from ._samples import sample_images
 from ._train import TrainConfig, TrainStep, train
 
-RATES = (0, 16, 32, 48, 63)
+RATES = (0, 21, 42, 63)
 Progress = Callable[[str, float, str], object]
 """Told (stage, fraction done, what to show) now and then."""
 
@@ -44,8 +44,8 @@ class DemoConfig:
     teacher: str = "narrow-large"
     student: str = "narrow-small"
     priors: float = 0.5
-    seconds: float = 120.0
-    timing_seconds: float = 10.0
+    seconds: float = 100.0
+    timing_seconds: float = 6.0
     seed: int = 0
 
     def __post_init__(self) -> None:

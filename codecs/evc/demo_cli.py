@@ -22,7 +22,7 @@ def demo(
     teacher: Annotated[str, typer.Option(help="Preset to train and prune.")] = "narrow-large",
     student: Annotated[str, typer.Option(help="Preset whose widths the student gets.")] = "narrow-small",
     priors: Annotated[float, typer.Option(help="Fraction of the entropy model's inner widths to keep.")] = 0.5,
-    seconds: Annotated[float, typer.Option(help="Training time in all.")] = 120.0,
+    seconds: Annotated[float, typer.Option(help="Training time in all.")] = 100.0,
     seed: Annotated[int, typer.Option(help="Of weights, crops and rates.")] = 0,
 ) -> None:
     """Train an EVC network on bundled photographs, decay it to a smaller one, prove, measure and report."""
