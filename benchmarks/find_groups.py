@@ -88,8 +88,8 @@ def main() -> None:
         rows.append((f"{name} ({len(groups.prunable)} of {len(groups)} groups proven)", seconds, bound))
     rows.append(("shrink EVC Large to Small, 64x64, proof included", evc_shrink()[0], 5))
     print("# Finding, proving and removing channels\n")
-    print(f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()} CPU), one thread, torch {torch.__version__}, "
-          f"load average at the start {load:.1f}. Three runs each.\n")  # fmt: skip
+    machine = f"{os.cpu_count()} cores ({platform.machine()} CPU), one thread, torch {torch.__version__}"
+    print(f"{datetime.date.today()}, {machine}, load average at the start {load:.1f}. Three runs each.\n")
     print("| what | fastest (s) | median (s) | must stay under (s) |\n|---|---|---|---|")
     for name, seconds, bound in rows:
         print(f"| {name} | {seconds[0]:.1f} | {seconds[len(seconds) // 2]:.1f} | {bound} |")

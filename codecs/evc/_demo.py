@@ -92,6 +92,7 @@ def run_demo(config: DemoConfig, progress: Progress) -> DemoResult:
     network = build_preset(config.teacher, seed=config.seed)
     photos = sample_images()
     clock = _Clock()
+    choose_threads(network)
     progress("find and prove groups", 0.0, "")
     groups = md.find_groups(network, torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(config.seed)))
     plan = make_plan(groups, student_shape, config.priors)
@@ -161,6 +162,22 @@ def make_plan(groups: md.Groups, student_shape: EVC, priors: float) -> md.Plan:
     return md.Plan(
         groups=groups, keep=dict(inside.keep) | {n: k for n, k in trunks.keep.items() if n[:4] in ("enc.", "dec.")}
     )
+
+
+def choose_threads(network: EVC) -> int:
+    """Sets torch to one thread where all of them are slower, as on a machine whose cores are busy; returns the number."""
+    images = torch.rand(8, 3, 64, 64)
+    times: dict[int, float] = {}
+    for count in dict.fromkeys((torch.get_num_threads(), 1)):
+        torch.set_num_threads(count)
+        with torch.no_grad():
+            network(images)
+            start = time.perf_counter()
+            for _ in range(3):
+                network(images)
+            times[count] = time.perf_counter() - start
+    torch.set_num_threads(min(times, key=times.__getitem__))
+    return torch.get_num_threads()
 
 
 class _Clock:

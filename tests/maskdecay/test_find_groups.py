@@ -229,3 +229,25 @@ def test_turns_part_any_two_channels_and_take_every_channel_once(width):
         assert any(channel in t for t in drawn)
         assert any(channel not in t for t in drawn)
         assert all(any((channel in t) != (other in t) for t in drawn) for other in range(channel))
+
+
+def test_channels_that_are_always_dead_are_not_proven():
+    """Three of eight channels never get through the ReLU: where they belong, no number tells."""
+
+    class Dead(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = conv(3, 8), conv(8, 2)
+            self.register_buffer("offset", torch.tensor([-1e6] * 3 + [0.0] * 5).reshape(8, 1, 1))
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(x) + self.offset))
+
+    assert "shows only 5 of its 8 channels" in md.find_groups(Dead(), X)["a"].refusal
+
+
+def test_a_layer_that_keeps_a_computed_tensor_is_named_as_the_cause():
+    model = small_net()
+    model[0].kept = model[0].weight * 2
+    with pytest.raises(ValueError, match="Sequential cannot be copied"):
+        md.find_groups(model, X)

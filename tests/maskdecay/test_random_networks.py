@@ -1,4 +1,4 @@
-"""Networks drawn at random from a grammar of blocks: masked equals shrunk for any widths, and every group has its say."""
+"""Networks drawn at random from a grammar of blocks: masked equals shrunk for any widths."""
 
 import torch
 from hypothesis import HealthCheck, given, settings

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from maskdecay.codecs.evc import build_preset
+from maskdecay.codecs.evc import _demo, build_preset
 from maskdecay.codecs.evc._demo import RATES, DemoConfig, make_plan, run_demo
 from maskdecay.codecs.evc._demo_report import write_report
 from maskdecay.profiling import macs
@@ -31,6 +31,17 @@ def test_a_fraction_of_one_leaves_the_priors_alone(groups):
 def test_no_time_is_refused():
     with pytest.raises(ValueError, match=r"seconds=0\.0 must be positive"):
         DemoConfig(seconds=0.0)
+
+
+def test_threads_are_taken_only_where_they_help(monkeypatch):
+    ticks = iter([0.0, 5.0, 10.0, 12.0])  # two threads take 5 s, one takes 2 s
+    before = torch.get_num_threads()
+    monkeypatch.setattr(_demo.time, "perf_counter", lambda: next(ticks))
+    try:
+        torch.set_num_threads(2)
+        assert _demo.choose_threads(build_preset("narrow-small")) == torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.slow
