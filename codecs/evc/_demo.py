@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import maskdecay as md
 
@@ -164,8 +164,8 @@ def make_plan(groups: md.Groups, student_shape: EVC, priors: float) -> md.Plan:
     )
 
 
-def choose_threads(network: EVC) -> int:
-    """Sets torch to one thread where all of them are slower, as on a machine whose cores are busy; returns the number."""
+def choose_threads(network: nn.Module) -> int:
+    """Sets torch to one thread where all of them are slower, as where other programs hold the cores; returns it."""
     images = torch.rand(8, 3, 64, 64)
     times: dict[int, float] = {}
     for count in dict.fromkeys((torch.get_num_threads(), 1)):
