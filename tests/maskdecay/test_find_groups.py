@@ -148,7 +148,7 @@ def without(group, tensor):
     return replace(group, slices=tuple(s for s in group.slices if s.name != tensor), refusal=None)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("tensor", ["0.weight", "0.bias", "1.weight", "1.bias", "1.running_var", "3.weight"])
 def test_two_exchanged_channels_in_one_tensor_are_refused(tensor, seed):
     """Of 8 channels half go at first: where both or none of the two go, the number of channels alone says nothing."""

@@ -1,6 +1,7 @@
 """Every network of the zoo, end to end: found, masked, collapsed to half, shrunk, saved, loaded, compared."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -46,8 +47,14 @@ def case(request) -> Case:
     return ZOO[request.param]
 
 
+@cache
+def found(case):
+    """What find_groups says, once per network."""
+    return md.find_groups(with_real_statistics(case.build()), case.example())
+
+
 def test_groups_are_those_worked_out_by_hand(case):
-    groups = md.find_groups(case.build(), case.example())
+    groups = found(case)
     assert {g.name: g.width for g in groups.prunable} == case.prunable
     assert {g.name for g in groups if not g.prunable} == set(case.refused)
     for name, piece in case.refused.items():
@@ -57,7 +64,7 @@ def test_groups_are_those_worked_out_by_hand(case):
 
 def test_half_of_it_is_the_same_network(case, tmp_path):
     model, inputs = with_real_statistics(case.build()), case.example()
-    groups = md.find_groups(model, inputs)
+    groups = found(case)
     if not case.prunable:
         with pytest.raises(ValueError, match="no group can be pruned"):
             md.Plan.ratio(groups, keep=0.5)

@@ -12,7 +12,7 @@ from torch import nn
 OUTPUT = "reaches an output"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
     """A network, its inputs, the width of every group that prunes and a piece of every other group's reason."""
 
@@ -20,7 +20,6 @@ class Case:
     inputs: Callable[[], Any]
     prunable: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    slow: bool = False
 
     def build(self, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
