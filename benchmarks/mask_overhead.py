@@ -1,8 +1,8 @@
 """What masks cost a training step: EVC with and without masks, stepped in turns in one run.
 
-    python benchmarks/mask_overhead.py --preset large --batch 4 --crop 128 --rounds 9 [--device cuda]
+    python benchmarks/mask_overhead.py --preset large --batch 4 --crop 128 --rounds 9 [--threads 1] [--device cuda]
 
-Prints one line of Markdown table per preset: median milliseconds of both, and the median of the rounds' ratios.
+Prints a Markdown table: median milliseconds of both, and median and quartiles of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -58,9 +58,11 @@ def measure(preset: str, batch: int, crop: int, rounds: int, device: str) -> lis
             taken = seconds(steps[name], device)
             if r >= 2:
                 times[name].append(1e3 * taken)
-    ratio = statistics.median(m / p for m, p in zip(times["masked"], times["plain"], strict=True))
+    added = [100 * (m / p - 1) for m, p in zip(times["masked"], times["plain"], strict=True)]
+    low, *_, high = statistics.quantiles(added, n=4)
     medians = [f"{statistics.median(times[name]):.1f}" for name in steps]
-    return [preset, f"{batch} x {crop}x{crop}", *medians, f"{100 * (ratio - 1):+.1f}%"]
+    spread = f"{statistics.median(added):+.1f}% ({low:+.1f} to {high:+.1f})"
+    return [preset, f"{batch} x {crop}x{crop}", *medians, spread]
 
 
 def main() -> None:
@@ -71,9 +73,11 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     rows = [measure(p, args.batch, args.crop, args.rounds, args.device) for p in args.preset]
-    headers = ["network", "batch", "plain ms", "masked ms", "masks add"]
+    headers = ["network", "batch", "plain ms", "masked ms", "masks add: median (quartiles)"]
     print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"\ntorch {torch.__version__}, {where}, {args.rounds} rounds in turns")

@@ -6,9 +6,12 @@ imported only when its command is called: help stays quick, and a broken package
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,8 +43,19 @@ def gather() -> typer.Typer:
     app = typer.Typer(add_completion=False, help="Structured model compression by mask decay.")
     app.callback()(_options)
     for entry in sorted(entry_points(group=COMMANDS_GROUP), key=lambda found: found.name):
-        app.command(entry.name, help=f"From {entry.module}.", context_settings=_PASS_ON)(_mounted(entry))
+        app.command(entry.name, help=_describe(entry), context_settings=_PASS_ON)(_mounted(entry))
     return app
+
+
+def _describe(entry: EntryPoint) -> str:
+    """The first line of the module's docstring, read from its source without importing it."""
+    try:
+        spec = find_spec(entry.module)
+        source = Path(str(spec and spec.origin)).read_text(encoding="utf-8")
+        line = (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
+    except Exception:  # a broken package breaks its own command alone
+        return f"From {entry.module}."
+    return line.removeprefix(f"`maskdecay {entry.name}`: ").capitalize()
 
 
 def _show_version(shown: bool) -> bool:

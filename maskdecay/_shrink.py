@@ -18,7 +18,6 @@ from ._inputs import converted, difference, observe
 from ._masks import MaskModule, Masks, mask_modules, masks_of, take_out
 from ._proof import FLOAT32_TOLERANCE, FLOAT64_TOLERANCE
 
-
 Network = TypeVar("Network", bound=nn.Module)
 
 

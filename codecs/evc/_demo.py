@@ -63,7 +63,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demo made and measured; `latency_size` and `macs_size` are width x height."""
+    """What the demo made and measured; `latency_size` is width x height."""
 
     config: DemoConfig
     teacher: EVC
@@ -105,20 +105,8 @@ def run_demo(config: DemoConfig, progress: Progress) -> DemoResult:
     pace = clock.lap("teacher") / steps["teacher"]
     teacher = copy.deepcopy(network)
 
-    masks = md.insert_masks(network, plan)
     steps["decay"] = max(20, int(0.35 * config.seconds / pace))
-    decay = md.MaskDecay(masks, steps=steps["decay"], importance="weight_norm")
-    second = TrainConfig(
-        steps=steps["decay"], learning_rate=2e-3, final_learning_rate=0.5, warmup=0.0, seed=config.seed + 1
-    )
-    train(
-        network,
-        photos.train,
-        second,
-        extra_loss=decay.loss,
-        after_step=decay.step,
-        on_step=_show(progress, "decay the masks", lambda: f"{decay.remaining} channels left"),
-    )
+    masks, decay = decay_masks(network, plan, photos.train, steps["decay"], config.seed + 1, progress)
     clock.lap("decay")
 
     progress("remove and prove", 0.0, "")
@@ -149,6 +137,29 @@ def run_demo(config: DemoConfig, progress: Progress) -> DemoResult:
         held_out=photos.held_out,
         **measured,
     )
+
+
+def decay_masks(
+    network: EVC, plan: md.Plan, photos: Sequence[Tensor], steps: int, seed: int, progress: Progress
+) -> tuple[md.Masks, md.MaskDecay]:
+    """Masks the network in place and trains it while what the plan drops decays to exactly zero.
+
+    The sparsity loss is weak, for its gradient counts in the trainer's gradient clipping; the pace is the schedule's.
+    """
+    masks = md.insert_masks(network, plan)
+    decay = md.MaskDecay(masks, steps=steps, strength=0.01)
+    config = TrainConfig(steps=steps, learning_rate=2e-3, final_learning_rate=0.5, warmup=0.0, seed=seed)
+    train(
+        network,
+        photos,
+        config,
+        extra_loss=decay.loss,
+        after_step=decay.step,
+        on_step=_show(progress, "decay the masks", lambda: f"{decay.remaining} left"),
+    )
+    while not decay.done:  # the trainer skips steps whose loss is not finite
+        decay.step()
+    return masks, decay
 
 
 def make_plan(groups: md.Groups, student_shape: EVC, priors: float) -> md.Plan:

@@ -130,7 +130,8 @@ Measured in {minutes:.1f} minutes in all; both networks were timed in turns, in 
 
 On the held-out thirds of the two bundled photographs; bits are the network's own estimate. The networks were trained
 for {result.config.seconds:g} s in all ({steps} steps), on the rest of these two photographs: enough to
-see the method work, not to see how good it gets.
+see the method work, not to see how good it gets. The student is the teacher trained on, so it has seen more than the
+teacher has and may well be the better of the two.
 
 {tabulate(quality[1], headers=quality[0], tablefmt="github", disable_numparse=True)}
 

@@ -125,3 +125,12 @@ def test_profiling_is_reached_through_the_command(capsys):
 def test_the_commands_of_this_package_are_installed():
     installed = {entry.name: entry.value for entry in entry_points(group=_cli.COMMANDS_GROUP)}
     assert installed["profile"] == "maskdecay.profiling.cli:app"
+
+
+def test_help_describes_commands_without_importing_them_and_survives_a_missing_one(capsys, tmp_path):
+    (tmp_path / "toyplugin.py").write_text('"""`maskdecay greet`: says a name.\n\nMore."""\nimport not_there_either\n')
+    assert _cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Says a name." in shown
+    assert "From not_there." in shown
+    assert "toyplugin" not in sys.modules
