@@ -37,7 +37,8 @@ def shrink(
     codec that rounds).
 
     Args:
-        model: the masked model, or a copy of it; stays as it is.
+        model: the masked model, a copy of it, or a DDP wrapper around it (the small model comes without); stays as it
+            is.
         masks: what `insert_masks` returned.
         example_inputs: what to compare on; those given to `find_groups` by default.
         optimizer: an optimizer of `model`, rewritten in place for the small model: masks leave it (their parameter
@@ -50,6 +51,7 @@ def shrink(
         ValueError: masks are not finite, channels are left to decay, a group would lose all channels, the small model
             is not equal to the masked one, or optimizer or EMA belong to another model; nothing is changed then.
     """
+    model = unwrapped(model)
     groups = _ready(model, masks)
     inputs = masks.plan.groups.example_inputs if example_inputs is None else example_inputs
     if inputs is None:
@@ -57,7 +59,7 @@ def shrink(
             "there are no example inputs to prove equality on (the plan came from JSON); pass example_inputs="
         )
     gone = {name: torch.nonzero(mask == 0).flatten().tolist() for name, mask in masks_of(model).items()}
-    average = ema.module if isinstance(ema, AveragedModel) else ema
+    average = None if ema is None else unwrapped(ema)
     if average is not None and set(masks_of(average)) != set(gone):
         raise ValueError("ema holds other masks than the model; make it from the masked model, after insert_masks")
     student = copy.deepcopy(model)
@@ -68,6 +70,12 @@ def shrink(
     if average is not None:
         narrow(average, groups, gone)
     return student
+
+
+def unwrapped(model: Network) -> Network:
+    """Returns the network inside DistributedDataParallel, DataParallel or AveragedModel, or the model itself."""
+    wrappers = (AveragedModel, nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return model.module if isinstance(model, wrappers) else model  # type: ignore[return-value]
 
 
 def _ready(model: nn.Module, masks: Masks) -> list[Group]:

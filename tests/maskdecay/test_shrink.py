@@ -269,3 +269,11 @@ def test_a_failed_shrink_touches_neither_optimizer_nor_ema(plan):
         md.shrink(model, masks, optimizer=optimizer, ema=ema)
     assert all(a is b for a, b in zip(optimizer.param_groups[0]["params"], before, strict=True))
     assert holds_masks(ema)
+
+
+def test_a_wrapper_for_parallel_training_is_taken_off(plan):
+    model, masks = masked(plan)
+    masks.collapse()
+    small = md.shrink(nn.DataParallel(model), masks)
+    assert type(small) is type(model)
+    assert torch.equal(small(pictures()), md.shrink(model, masks)(pictures()))
