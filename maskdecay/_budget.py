@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from torch import nn
 
 from ._groups import Group, Groups
+from ._inputs import converted
 from ._plan import Keep, resolve
+from ._trace import watch
 from ._widths import Narrowing
 
 
@@ -17,13 +20,14 @@ class CostModel:
     """Multiply-accumulates as a function of widths: every weight costs in proportion to its number of elements.
 
     Args:
-        groups: groups with `costs` from the trace.
-        total: MACs of the whole model; what no known weight explains is fixed.
+        groups: the model's groups.
+        costs: MACs by weight, from `weight_costs`.
+        total: MACs of the whole model on the same inputs; what no known weight explains is fixed.
     """
 
-    def __init__(self, groups: Groups, total: int) -> None:
+    def __init__(self, groups: Groups, costs: Mapping[str, int], total: int) -> None:
         self._narrow = Narrowing(groups)
-        self._costs = {n: cost for n, cost in groups.costs.items() if n in groups.shapes}
+        self._costs = {n: cost for n, cost in costs.items() if n in groups.shapes}
         self._numel = {name: math.prod(groups.shapes[name]) for name in self._costs}
         self.total = total
         self.fixed = total - sum(self._costs.values())
@@ -35,6 +39,22 @@ class CostModel:
         return left + self.fixed
 
 
+def weight_costs(model: nn.Module, inputs: Any) -> dict[str, int]:
+    """Returns the multiply-accumulates of every weight on these inputs, by its path.
+
+    Runs on the meta device, where nothing is computed, unless the model reads values.
+
+    Raises:
+        ValueError: the model does not run on the inputs.
+    """
+    try:
+        shadow = copy.deepcopy(model).eval().to("meta")
+        return watch(shadow, converted(inputs, shadow)).costs
+    except Exception:  # a model that reads values, or an operation without shapes alone
+        plain = copy.deepcopy(model).eval()
+        return watch(plain, converted(inputs, plain)).costs
+
+
 def fit_budget(
     model: nn.Module, inputs: Any, groups: Groups, chosen: Sequence[Group], macs: Keep, multiple_of: int
 ) -> dict[str, int]:
@@ -43,9 +63,9 @@ def fit_budget(
     Raises:
         ValueError: even the narrowest network costs more, or the budget is out of range.
     """
-    from .profiling import macs as count_macs  # pyright: ignore[reportMissingImports]
+    from .profiling import macs as count_macs  # pyright: ignore[reportMissingImports]  (mapped in by setuptools)
 
-    cost = CostModel(groups, count_macs(model, inputs).macs)
+    cost = CostModel(groups, weight_costs(model, inputs), count_macs(model, inputs).macs)
     budget = _target(macs, cost.total)
     least = {g.name: resolve(g, 1e-9, multiple_of) for g in chosen}
     if cost(least) > budget:

@@ -9,13 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from ._groups import Group, Groups, Role, Slice
-from ._inputs import call, converted
+from ._inputs import converted
 from ._proof import Prover
-from ._trace import Slot, Trace
+from ._trace import Slot, Trace, watch
 
 Sites = dict[int, frozenset[str]]
 """Names of the groups that pass each view which could be read in two ways, by the view's number."""
@@ -94,35 +93,14 @@ def _copied(model: nn.Module) -> nn.Module:
 
 def _traced(model: nn.Module, inputs: Any, outer: Container[int], deadline: float) -> tuple[Groups, Sites]:
     """Runs the model once under the trace; returns the groups, and those that pass each view of two readings."""
-    modes = {p: p.requires_grad for p in model.parameters()}
-    for p in modes:
-        p.requires_grad_(p.is_floating_point())
-    trace = Trace(model, outer, deadline - time.monotonic())
-    try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.manual_seed(0)
-            trace.mark_inputs(inputs)
-            with trace:
-                trace.mark_outputs(call(model, inputs))
-    except TimeoutError:
-        raise
-    except Exception as error:
-        line = (str(error).strip().splitlines() or ["no message"])[0]
-        raise ValueError(
-            f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}: {line}); give the "
-            "arguments of forward as a tensor, a tuple or a dict"
-        ) from error
-    finally:
-        trace.close()
-        for p, wanted in modes.items():
-            p.requires_grad_(wanted)
+    trace = watch(model, inputs, outer, deadline - time.monotonic())
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     groups, group_of = _assemble(model, trace)
     sites = {
         view: frozenset(group_of[root] for root in set(trace.sets.roots(atoms).tolist()) if root in group_of)
         for view, atoms in trace.undecided.items()
     }
-    return Groups(groups=groups, shapes=shapes, costs=dict(trace.costs)), sites
+    return Groups(groups=groups, shapes=shapes), sites
 
 
 def _assemble(model: nn.Module, trace: Trace) -> tuple[tuple[Group, ...], dict[int, str]]:

@@ -96,13 +96,11 @@ class Groups(Sequence[Group]):
     Attributes:
         groups: the groups, prunable or not.
         shapes: shape of every parameter, for checking that a model is the one that was looked at.
-        costs: multiply-accumulates per weight for the example inputs.
         example_inputs: what the model was traced with; proofs use it again. Not part of the JSON form.
     """
 
     groups: tuple[Group, ...]
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
-    costs: Mapping[str, int] = field(repr=False, default_factory=dict)
     example_inputs: Any = field(repr=False, compare=False, default=None)
 
     @overload

@@ -51,7 +51,6 @@ def groups_to_data(groups: Groups) -> dict[str, Any]:
     """Returns groups as plain data for JSON."""
     return {
         "shapes": {name: list(shape) for name, shape in groups.shapes.items()},
-        "costs": dict(groups.costs),
         "groups": [
             {
                 "name": g.name,
@@ -72,11 +71,10 @@ def groups_from_data(data: Any) -> Groups:
         ValueError, KeyError, TypeError, AttributeError: the data is not what `groups_to_data` gives.
     """
     shapes = {str(n): tuple(_whole(s, 0) for s in shape) for n, shape in data["shapes"].items()}
-    costs = {str(n): _whole(c, 0) for n, c in data["costs"].items()}
     groups = tuple(_group(g, shapes) for g in data["groups"])
     if len({g.name for g in groups}) < len(groups):
         raise ValueError("two groups have the same name")
-    return Groups(groups=groups, shapes=shapes, costs=costs)
+    return Groups(groups=groups, shapes=shapes)
 
 
 def _group(data: Any, shapes: dict[str, tuple[int, ...]]) -> Group:

@@ -8,6 +8,7 @@ detach, no_grad, frozen parameters, functional layers and custom autograd functi
 from __future__ import annotations
 
 import bisect
+import math
 import time
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from . import _rules_layers, _rules_reduce, _rules_shape  # noqa: F401  (they fill the table)
 from ._atoms import Atoms, AtomSets
+from ._inputs import call
 from ._labels import Dims, Label, unlabelled
 from ._rules import FACTORIES, NO_TENSORS, RULES, elementwise
 
@@ -208,3 +210,35 @@ class Trace(TorchDispatchMode):
 
 def _tensors(result: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+
+
+def watch(model: nn.Module, inputs: Any, outer: Container[int] = (), time_limit: float = math.inf) -> Trace:
+    """Runs a model once under a trace.
+
+    Raises:
+        ValueError: the model does not run on the inputs.
+        TimeoutError: the limit, in seconds, passed; the message names the layer.
+    """
+    modes = {p: p.requires_grad for p in model.parameters()}
+    for p in modes:
+        p.requires_grad_(p.is_floating_point())
+    trace = Trace(model, outer, time_limit)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.manual_seed(0)
+            trace.mark_inputs(inputs)
+            with trace:
+                trace.mark_outputs(call(model, inputs))
+    except TimeoutError:
+        raise
+    except Exception as error:
+        line = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ValueError(
+            f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}: {line}); give the "
+            "arguments of forward as a tensor, a tuple or a dict"
+        ) from error
+    finally:
+        trace.close()
+        for p, wanted in modes.items():
+            p.requires_grad_(wanted)
+    return trace

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import maskdecay as md
-from maskdecay._budget import CostModel
+from maskdecay._budget import CostModel, weight_costs
 
 
 class Net(nn.Module):
@@ -73,7 +73,9 @@ def widened(plan, unit):
 def test_costs_by_hand():
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Sigmoid(), nn.Conv2d(4, 2, 1))
     groups = md.find_groups(net, torch.rand(1, 3, 5, 5))
-    cost = CostModel(groups, count_macs(net, torch.rand(1, 3, 5, 5)).macs)
+    costs = weight_costs(net, torch.rand(1, 3, 5, 5))
+    assert costs == {"0.weight": 25 * 27 * 4, "2.weight": 25 * 4 * 2}
+    cost = CostModel(groups, costs, count_macs(net, torch.rand(1, 3, 5, 5)).macs)
     assert cost.total == 25 * (3 * 4 * 9 + 4 * 2) == 2900
     assert cost.fixed == 0
     assert cost({"0": 1}) == 25 * (27 + 2) == 725
@@ -83,11 +85,29 @@ def test_costs_by_hand():
     assert md.Plan.budget(net, torch.rand(1, 3, 5, 5), macs=1.0).keep["0"] == 4
 
 
+@pytest.mark.parametrize("size", [(1, 8, 8), (3, 16, 16)])
+def test_a_budget_is_for_its_own_inputs_not_for_those_of_the_groups(model, groups, size):
+    batch, height, width = size
+    inputs = torch.rand(batch, 3, height, width)
+    plan = md.Plan.budget(model, inputs, macs=0.3, groups=groups)
+    spent = torch_macs(shrunk(plan), inputs) / torch_macs(model, inputs)
+    assert 0.27 < spent <= 0.3
+
+
+def test_a_model_that_reads_values_is_counted_where_they_are():
+    class Reader(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) if float(x.sum()) > 0 else x
+
+    net = Reader(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1))
+    assert weight_costs(net, torch.ones(1, 3, 5, 5)) == {"0.weight": 2700, "1.weight": 200}
+
+
 def test_every_kind_of_layer_is_counted(model, groups):
     """What no weight explains would be fixed: there is none here."""
     total = count_macs(model, pictures()).macs
     assert total == torch_macs(model, pictures())
-    assert CostModel(groups, total).fixed == 0
+    assert CostModel(groups, weight_costs(model, pictures()), total).fixed == 0
     assert {g.name: g.width for g in groups.prunable} == {
         "a": 12,
         "b": 8,
@@ -102,7 +122,7 @@ def test_every_kind_of_layer_is_counted(model, groups):
 @given(st.floats(0.02, 1.0), st.sampled_from([1, 2, 4]))
 def test_a_budget_is_met_within_one_rounding_unit_or_refused(model, groups, fraction, unit):
     total = torch_macs(model, pictures())
-    cost = CostModel(groups, total)
+    cost = CostModel(groups, weight_costs(model, pictures()), total)
     try:
         plan = md.Plan.budget(model, pictures(), macs=fraction, multiple_of=unit, groups=groups)
     except ValueError as error:
