@@ -22,7 +22,7 @@ demo: install ## train, decay, prune, prove and report on bundled photographs; O
 	$(BIN)/maskdecay demo --out $(OUT)
 
 test: install ## run the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: install ## check style and types
 	$(BIN)/ruff check .
