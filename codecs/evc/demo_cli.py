@@ -56,7 +56,7 @@ def _refusal(error: Exception) -> typer.Exit:
 
 def _bars() -> Progress:
     return Progress(
-        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=21)),
         BarColumn(bar_width=16, table_column=Column(no_wrap=True, min_width=16)),
         TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
         TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
