@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ._errors import first_line
 from ._masks import holds_masks
 from ._surgery import refresh, set_width
 from ._widths import shape_text
@@ -135,8 +136,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             header = json.loads(metadata.get("maskdecay", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
-        line = (str(error).strip().splitlines() or ["no message"])[0]
-        raise ValueError(f"'{path}' is no safetensors file, or a damaged one ({line})") from error
+        raise ValueError(f"'{path}' is no safetensors file, or a damaged one ({first_line(error)})") from error
     if not isinstance(header, dict) or not {"version", "class", "widths", "aliases"} <= header.keys():
         raise ValueError(f"'{path}' was not written by maskdecay.save: it tells no layer widths")
     if header["version"] != VERSION:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ._errors import first_line
 from ._groups import Group, Groups, Role, Slice
 from ._inputs import converted
 from ._proof import Prover
@@ -86,7 +87,7 @@ def _copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except RuntimeError as error:
         raise ValueError(
-            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0]}); a layer keeps the result of a "
+            f"{type(model).__name__} cannot be copied ({first_line(error)}); a layer keeps the result of a "
             "computation, as the old torch.nn.utils.weight_norm does: take that out first"
         ) from error
 

@@ -1,5 +1,6 @@
 """Parameter groups for optimizers: masks are outside weight decay."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch.nn import Module, Parameter
@@ -13,7 +14,13 @@ def mask_parameters(model: Module) -> list[Parameter]:
     return list({id(mask): mask for mask in masks}.values())
 
 
-def parameter_groups(model: Module, *, weight_decay: float, **options: Any) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: Module,
+    *,
+    weight_decay: float,
+    decays: Callable[[str, Parameter], bool] | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
     """Split a model's parameters for an optimizer: weight decay for everything but the masks.
 
     Weight decay on a mask pulls kept channels and chosen ones alike, which is the one thing a mask is there
@@ -22,18 +29,22 @@ def parameter_groups(model: Module, *, weight_decay: float, **options: Any) -> l
     Args:
         model: with masks or without.
         weight_decay: for everything else, at least 0.
+        decays: told a parameter's path and the parameter, says whether it decays; masks never do, all others do
+            without it.
         options: repeated in every group, such as `lr` or `betas`.
 
     Returns:
-        Groups that hold each parameter exactly once; the masks' is left out where there are no masks.
+        Groups that hold each parameter exactly once; the one without decay is left out where it would be empty.
 
     Raises:
         ValueError: a negative weight decay.
     """
     if weight_decay < 0:
         raise ValueError(f"weight decay must be at least 0, got {weight_decay}")
-    masks = mask_parameters(model)
-    known = {id(mask) for mask in masks}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
-    split = [(others, weight_decay), (masks, 0.0)]
+    masks = {id(mask) for mask in mask_parameters(model)}
+    with_decay, without = [], []
+    for name, parameter in model.named_parameters():
+        decayed = id(parameter) not in masks and (decays is None or decays(name, parameter))
+        (with_decay if decayed else without).append(parameter)
+    split = [(with_decay, weight_decay), (without, 0.0)]
     return [{**options, "params": params, "weight_decay": decay} for params, decay in split if params]

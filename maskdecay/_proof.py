@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._errors import first_line
 from ._graph import CouplingGraph
 from ._groups import Group, Slice
 from ._inputs import Observation, difference, observe
@@ -104,8 +105,7 @@ class Prover:
         except TimeoutError:
             raise
         except Exception as error:
-            line = (str(error).strip().splitlines() or ["no message"])[0]
-            return f"makes a network that does not run when it is removed ({type(error).__name__}: {line})"
+            return f"makes a network that does not run when it is removed ({type(error).__name__}: {first_line(error)})"
         with silenced(self.base, groups, chosen):
             masked = observe(self.base, self.inputs, self._deadline)
         self._same = {k for k, t in masked.inner.items() if k in after.inner and t.shape == after.inner[k].shape}

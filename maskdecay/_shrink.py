@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 
 from ._carry import Cuts, carry_optimizer
+from ._errors import first_line
 from ._graph import CouplingGraph
 from ._groups import Group
 from ._inputs import converted, difference, observe
@@ -114,8 +115,9 @@ def narrow(model: nn.Module, groups: list[Group], gone: Mapping[str, list[int]])
     try:
         CouplingGraph(model, groups).remove(dict(gone))
     except (IndexError, RuntimeError) as error:
-        line = (str(error).strip().splitlines() or ["no message"])[0]
-        raise ValueError(f"the plan does not fit the model ({line}); run find_groups on this model") from error
+        raise ValueError(
+            f"the plan does not fit the model ({first_line(error)}); run find_groups on this model"
+        ) from error
     positions: dict[tuple[str, int], set[int]] = {}
     for group in groups:
         dead = set(gone[group.name])
@@ -189,10 +191,9 @@ def _run(model: nn.Module, inputs: Any, which: str) -> list[Tensor]:
     try:
         return observe(model, inputs).outputs
     except Exception as error:
-        line = (str(error).strip().splitlines() or ["no message"])[0]
         raise ValueError(
-            f"{which} does not run on the example inputs ({type(error).__name__}: {line}); pass example_inputs= that "
-            "fit, or plan anew with this model's own groups"
+            f"{which} does not run on the example inputs ({type(error).__name__}: {first_line(error)}); pass "
+            "example_inputs= that fit, or plan anew with this model's own groups"
         ) from error
 
 

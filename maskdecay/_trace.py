@@ -23,6 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from . import _rules_layers, _rules_reduce, _rules_shape  # noqa: F401  (they fill the table)
 from ._atoms import Atoms, AtomSets
+from ._errors import first_line
 from ._inputs import call
 from ._labels import Dims, Label, unlabelled
 from ._rules import FACTORIES, NO_TENSORS, RULES, elementwise
@@ -232,10 +233,10 @@ def watch(model: nn.Module, inputs: Any, outer: Container[int] = (), time_limit:
     except TimeoutError:
         raise
     except Exception as error:
-        line = (str(error).strip().splitlines() or ["no message"])[0]
         raise ValueError(
-            f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}: {line}); give the "
-            "arguments of forward as a tensor, a tuple or a dict"
+            f"{type(model).__name__} does not run on the example inputs "
+            f"({type(error).__name__}: {first_line(error)}); give the arguments of forward "
+            "as a tensor, a tuple or a dict"
         ) from error
     finally:
         trace.close()

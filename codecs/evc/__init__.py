@@ -7,7 +7,7 @@ from ._presets import PRESETS, build_preset
 from ._public_checkpoint import CheckpointError, load_public_checkpoint
 from ._rates import rate_to_lambda
 from ._samples import SampleImages, sample_images
-from ._train import TrainConfig, TrainReport, TrainStep, parameter_groups, train
+from ._train import TrainConfig, TrainReport, TrainStep, train
 
 __all__ = [
     "EVC",
@@ -24,7 +24,6 @@ __all__ = [
     "build_preset",
     "evaluate",
     "load_public_checkpoint",
-    "parameter_groups",
     "rate_distortion",
     "rate_to_lambda",
     "sample_images",

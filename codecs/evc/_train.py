@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+import maskdecay as md
+
 from .._images import load_folder
 from ._crops import CropSampler
 from ._network import EVC
@@ -98,13 +100,9 @@ class TrainReport(NamedTuple):
     seconds: float
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split parameters: only weights of convolutions decay, never biases, steps, densities or masks."""
-    decayed, others = [], []
-    for name, parameter in network.named_parameters():
-        is_weight = parameter.dim() == 4 and name.endswith((".weight", ".weight.original"))
-        (decayed if is_weight else others).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+def _is_weight(name: str, parameter: nn.Parameter) -> bool:
+    """Tell weights of convolutions from biases, steps and densities, which must not decay."""
+    return parameter.dim() == 4 and name.endswith((".weight", ".weight.original"))
 
 
 def train(
@@ -123,7 +121,8 @@ def train(
         network: an EVC, masked or not.
         images: RGB tensors (3, height, width), float in [0, 1] or 8-bit, or a folder of image files.
         config: how long and how.
-        parameters: what AdamW trains, as tensors or groups; `parameter_groups(network, ...)` without it.
+        parameters: what AdamW trains, as tensors or groups; everything without it, the convolutions' weights
+            with weight decay.
         extra_loss: added to the loss of every step, for example a sparsity loss.
         after_step: called after every optimiser step (not after a skipped one), for example to decay masks.
         on_step: called after every step, skipped or not, with its `TrainStep`.
@@ -136,8 +135,9 @@ def train(
     generator = torch.Generator().manual_seed(config.seed)
     loaded = load_folder(images) if isinstance(images, str | Path) else images
     sampler = CropSampler(loaded, config.crop, generator)
-    groups = parameter_groups(network, config.weight_decay) if parameters is None else parameters
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
+    if parameters is None:
+        parameters = md.parameter_groups(network, weight_decay=config.weight_decay, decays=_is_weight)
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
     schedule = Schedule(optimizer, config.steps, config.seconds, config.warmup, config.final_learning_rate)
     skipped = in_a_row = 0
     network.train()

@@ -5,22 +5,10 @@ import sys
 from pathlib import Path
 
 import torch
+from networks import Branches
 from torch import nn
 
 import maskdecay as md
-
-
-class Net(nn.Module):
-    """Two branches joined, a batch norm, a head: three groups."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 4, 1)
-        self.norm, self.c, self.head = nn.BatchNorm2d(12), nn.Conv2d(12, 6, 1), nn.Linear(6, 3)
-
-    def forward(self, x):
-        x = torch.sigmoid(self.norm(torch.cat([self.a(x), self.b(x)], 1)))
-        return self.head(torch.relu(self.c(x)).mean((2, 3)))
 
 
 def main(rank: int, folder: Path) -> None:
@@ -28,7 +16,7 @@ def main(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.manual_seed(rank)  # DDP gives both the first one's weights
-    model = Net()
+    model = Branches()
     masks = md.insert_masks(model, md.Plan.from_json((folder / "plan.json").read_text()))
     wrapped = nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.SGD(md.parameter_groups(model, weight_decay=0.1), lr=0.1)

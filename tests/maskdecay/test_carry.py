@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from networks import Tied
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -139,16 +140,6 @@ def test_moments_after_a_fold_are_those_of_the_folded_gradients(plan):
 
 
 def test_tied_weights_keep_one_moment():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 2)
-            self.two.weight = self.one.weight
-
-        def forward(self, x):
-            x = torch.sigmoid(self.first(x))
-            return self.one(x) * self.two(x.square())
-
     torch.manual_seed(0)
     model, x = Tied(), torch.randn(8, 3)
     masks = md.insert_masks(model, md.Plan.ratio(md.find_groups(model, x)))

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from networks import Tied
 from torch import nn
 from torch.nn import functional as F
 
@@ -300,16 +301,6 @@ def test_trained_weights_stay_when_masks_go(model, plan, inputs):
 
 
 def test_tied_weights_are_masked_everywhere_and_stay_tied():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 2)
-            self.two.weight = self.one.weight
-
-        def forward(self, x):
-            x = torch.relu(self.first(x))
-            return self.one(x) * self.two(x.square())
-
     model, x = Tied(), torch.randn(32, 3)
     masks = md.insert_masks(model, md.Plan.ratio(md.find_groups(model, x)))
     with torch.no_grad():

@@ -56,3 +56,13 @@ def test_model_without_masks_has_one_group(model):
 def test_negative_weight_decay_is_refused(model):
     with pytest.raises(ValueError, match=r"at least 0, got -0.1"):
         parameter_groups(model, weight_decay=-0.1)
+
+
+def test_a_rule_says_what_else_stays_without_decay():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))
+    decayed, others = parameter_groups(
+        model, weight_decay=0.1, decays=lambda name, p: p.ndim > 1 and name == "0.weight"
+    )
+    assert [id(p) for p in decayed["params"]] == [id(model[0].weight)]
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert {id(p) for p in others["params"]} == {id(p) for p in model.parameters()} - {id(model[0].weight)}

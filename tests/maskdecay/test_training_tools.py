@@ -8,29 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from networks import Branches
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import maskdecay as md
 from maskdecay._masks import masks_of
 
 
-class Net(nn.Module):
-    """Two branches joined, a batch norm, a head: three groups."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 4, 1)
-        self.norm, self.c, self.head = nn.BatchNorm2d(12), nn.Conv2d(12, 6, 1), nn.Linear(6, 3)
-
-    def forward(self, x):
-        x = torch.sigmoid(self.norm(torch.cat([self.a(x), self.b(x)], 1)))
-        return self.head(torch.relu(self.c(x)).mean((2, 3)))
-
-
 @pytest.fixture(scope="module")
 def plan():
-    return md.Plan.ratio(md.find_groups(Net(), torch.rand(4, 3, 6, 6)), keep=0.5)
+    return md.Plan.ratio(md.find_groups(Branches(), torch.rand(4, 3, 6, 6)), keep=0.5)
 
 
 @pytest.fixture
@@ -41,7 +28,7 @@ def inputs():
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return Net()
+    return Branches()
 
 
 def gradients(model, inputs, run):

@@ -11,11 +11,13 @@ from maskdecay.codecs.evc import (
     EVCOutput,
     TrainConfig,
     TrainStep,
+    _train,
     evaluate,
-    parameter_groups,
     rate_distortion,
     train,
 )
+
+import maskdecay as md
 
 TINY = EVCConfig(latent=8, encoder=(4, 4, 4, 8), decoder=(4, 4, 4, 8))
 
@@ -86,7 +88,7 @@ def test_hooks_let_masks_in(network: EVC, image: torch.Tensor) -> None:
         network,
         [image],
         config(steps=4),
-        parameters=[*parameter_groups(network, 0.0), {"params": [mask], "lr": 0.1}],
+        parameters=[*md.parameter_groups(network, weight_decay=0.0), {"params": [mask], "lr": 0.1}],
         extra_loss=lambda: 100 * mask.sum(),
         after_step=lambda: calls.append("step"),
     )
@@ -136,7 +138,7 @@ def test_folder_of_images(network: EVC, image: torch.Tensor, tmp_path: Path) -> 
 
 
 def test_only_convolution_weights_decay(network: EVC) -> None:
-    decayed, others = parameter_groups(network, 0.1)
+    decayed, others = md.parameter_groups(network, weight_decay=0.1, decays=_train._is_weight)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     assert {names[id(p)].split(".")[-1] for p in decayed["params"]} == {"weight"}
