@@ -1,36 +1,42 @@
 """MAC, parameter and latency reports for any PyTorch network."""
 
-from ._compare import LatencyComparison, Speedup, compare_latency
+from ._compare import compare
 from ._environment import Environment
 from ._handlers import register_handler
-from ._inputs import ProfilingError
+from ._inputs import OutOfMemoryError, ProfilingError
 from ._latency import LatencyReport, latency
+from ._layers import LayerFigures, layer_figures
 from ._macs import MacReport, ModuleMacs, macs
-from ._plots import plot_latency, plot_macs, save_plot
-from ._render import render
-from ._report import PartFigures, ProfileRow, profile_row, rows_from_json, rows_to_json
-from ._timing import Timing
+from ._parts import PartFigures
+from ._reasons import Reason
+from ._report import ProfileRow, Report
+from ._roofline import Ceilings, measure_ceilings
+from ._stages import StageReport, StageTime, stage, stage_latency
+from ._timing import Speedup, Timing
 
 __all__ = [
+    "Ceilings",
     "Environment",
-    "LatencyComparison",
     "LatencyReport",
+    "LayerFigures",
     "MacReport",
     "ModuleMacs",
+    "OutOfMemoryError",
     "PartFigures",
     "ProfileRow",
     "ProfilingError",
+    "Reason",
+    "Report",
     "Speedup",
+    "StageReport",
+    "StageTime",
     "Timing",
-    "compare_latency",
+    "compare",
     "latency",
+    "layer_figures",
     "macs",
-    "plot_latency",
-    "plot_macs",
-    "profile_row",
+    "measure_ceilings",
     "register_handler",
-    "render",
-    "rows_from_json",
-    "rows_to_json",
-    "save_plot",
+    "stage",
+    "stage_latency",
 ]

@@ -43,6 +43,11 @@ class RecordedAnalysis(FlopCountAnalysis):
             self._stats = Statistics(counts, unsupported, uncalled_mods=set(paths) - called)
         return self._stats
 
+    def macs_of(self, call: Call) -> int:
+        """Multiply-accumulates of one call; 0 where nobody knows."""
+        figures = self._figures(call) or {}
+        return sum(int(count) for key, count in figures.items() if key.startswith("macs:"))
+
     def _figures(self, call: Call) -> Counter[str] | None:
         """What one call costs; None where neither we, the user nor torch's own counter knows."""
         handler = self._op_handles.get(call.kind)

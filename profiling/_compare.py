@@ -1,64 +1,30 @@
-"""Networks against a baseline, timed in one run."""
+"""Networks side by side: counted, timed in turns, and where time did not follow the MACs, why."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from ._latency import LatencyReport, measure_all
-from ._timing import Timing, quantile
+from ._inputs import OutOfMemoryError, size_label
+from ._latency import measure_all
+from ._layers import time_layers
+from ._macs import macs
+from ._parts import part_figures
+from ._prepare import Prepared, dtype_of, place_of, prepare
+from ._reasons import KEEPS_PACE, find_reasons, lost_ms
+from ._report import ProfileRow, Report
+from ._roofline import measure_ceilings
+from ._rounding import kinder_multiple
+from ._timing import Speedup, Timing
+
+_PROBED = 3  # layers whose widths are swept when time did not follow
 
 
-@dataclass(frozen=True, kw_only=True)
-class Speedup:
-    """How many times faster than the baseline: median, 10% and 90% of the ratios of single rounds."""
-
-    median: float
-    p10: float
-    p90: float
-
-    @classmethod
-    def of(cls, baseline_ms: list[float], own_ms: list[float]) -> Speedup:
-        """From the times of the same rounds."""
-        ratios = [reference / own for reference, own in zip(baseline_ms, own_ms, strict=True)]
-        return cls(median=quantile(ratios, 0.5), p10=quantile(ratios, 0.1), p90=quantile(ratios, 0.9))
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f}x ({self.p10:.2f}-{self.p90:.2f})"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatencyComparison:
-    """Reports by name, and each network's speed-up over the one named `baseline`."""
-
-    baseline: str
-    reports: dict[str, LatencyReport]
-    speedups: dict[str, Speedup]
-
-    def to_json(self) -> str:
-        """The comparison as JSON; `from_json` reads it back."""
-        return json.dumps(asdict(self), indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> LatencyComparison:
-        """The comparison that `to_json` wrote."""
-        data = json.loads(text)
-        return cls(
-            baseline=data["baseline"],
-            reports={name: LatencyReport.from_dict(report) for name, report in data["reports"].items()},
-            speedups={name: Speedup(**speedup) for name, speedup in data["speedups"].items()},
-        )
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name}: {self.speedups[name]}, {report}" for name, report in self.reports.items())
-
-
-def compare_latency(
+def compare(
     models: Mapping[str, nn.Module],
     inputs: Any,
     *,
@@ -66,25 +32,129 @@ def compare_latency(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format | None = None,
+    mode: str = "eager",
     timing: Timing | None = None,
-) -> LatencyComparison:
-    """Time networks in turns (A B B A …), so that a ratio of two never spans two runs.
+    latency: bool = True,
+    layers: bool = True,
+) -> Report:
+    """Count networks and time them in turns (A B B A …), so that a ratio of two never spans two runs.
+
+    A network that runs out of memory gets a row that says so; the others go on.
 
     Args:
         models: by name; all get the same inputs.
-        baseline: the name that speed-ups refer to; by default the first.
-        inputs, device, dtype, memory_format, timing: as in `latency`.
+        inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
+        baseline: the name that ratios refer to; by default the first.
+        device, dtype, memory_format, mode: as in `latency`; the device of the first model by default.
+        timing: when to stop; its seconds are for each network.
+        latency: False counts only; nothing is run.
+        layers: time every layer too, and tell why time did not follow the MACs.
 
     Raises:
         ValueError: no models, or no such baseline.
-        ProfilingError: no such device, or a model that does not run.
+        ProfilingError: no such device or mode, or a model that does not run on these inputs.
     """
+    rows = _counted(models, inputs, baseline, device=device, dtype=dtype, mode=mode)
+    if not latency:
+        return Report(tuple(rows.values()))
+    place = place_of(next(iter(models.values())), device)
+    ready: dict[str, Prepared] = {}
+    settings = {"device": place, "dtype": dtype, "memory_format": memory_format, "mode": mode}
+    for name, model in models.items():
+        try:
+            ready[name] = prepare(model, inputs, **settings)
+        except OutOfMemoryError as error:
+            rows[name] = replace(rows[name], error=str(error))
+    if ready:
+        rows |= _timed({name: rows[name] for name in ready}, ready, timing or Timing())
+        if layers:
+            rows |= _explained({name: rows[name] for name in ready}, ready)
+    return Report(tuple(rows[name] for name in models))
+
+
+def _counted(
+    models: Mapping[str, nn.Module],
+    inputs: Any,
+    baseline: str | None,
+    *,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+    mode: str,
+) -> dict[str, ProfileRow]:
     if not models:
         raise ValueError("there is nothing to compare: `models` is empty")
     reference = next(iter(models)) if baseline is None else baseline
     if reference not in models:
         raise ValueError(f"the baseline {reference!r} is not among the models {', '.join(models)}")
-    settings = {"device": device, "dtype": dtype, "memory_format": memory_format, "timing": timing}
-    reports, samples = measure_all(models, inputs, **settings)
-    speedups = {name: Speedup.of(samples[reference], own) for name, own in samples.items()}
-    return LatencyComparison(baseline=reference, reports=reports, speedups=speedups)
+    place = place_of(next(iter(models.values())), device)
+    rows = {}
+    for name, model in models.items():
+        counted = macs(model, inputs)
+        rows[name] = ProfileRow(
+            name=name,
+            size=size_label(inputs),
+            params=counted.params,
+            macs=counted.macs,
+            macs_per_pixel=counted.macs_per_pixel,
+            macs_ptflops=counted.macs_ptflops,
+            parts=part_figures(model, counted),
+            uncounted=counted.uncounted,
+            device=str(place),
+            dtype=dtype_of(model, inputs, dtype),
+            mode=mode,
+            baseline=reference,
+        )
+    whole = rows[reference].macs
+    return {name: replace(row, mac_ratio=whole / row.macs if row.macs else None) for name, row in rows.items()}
+
+
+def _timed(rows: dict[str, ProfileRow], ready: dict[str, Prepared], timing: Timing) -> dict[str, ProfileRow]:
+    """Rows with latency, and with speed-up and efficiency where the baseline ran."""
+    try:
+        reports, samples = measure_all(ready, timing=timing)
+    except torch.OutOfMemoryError:  # single ones fit, all side by side do not
+        return {name: replace(row, error="runs out of memory beside the others") for name, row in rows.items()}
+    timed = {}
+    for name, row in rows.items():
+        reference = samples.get(row.baseline or "")
+        speedup = None if reference is None else Speedup.of(reference, samples[name])
+        efficiency = speedup.median / row.mac_ratio if speedup and row.mac_ratio else None
+        timed[name] = replace(row, latency=reports[name], speedup=speedup, efficiency=efficiency)
+    return timed
+
+
+def _explained(rows: dict[str, ProfileRow], ready: dict[str, Prepared]) -> dict[str, ProfileRow]:
+    """Rows with their layers, and with reasons where time did not follow the MACs."""
+    any_ready = next(iter(ready.values()))
+    ceilings = measure_ceilings(any_ready.device, getattr(torch, any_ready.dtype))
+    for name, row in rows.items():
+        if row.latency is None:
+            continue
+        layers = tuple(ceilings.bound(layer) for layer in time_layers(ready[name]))
+        rows[name] = replace(row, layers=layers, ceilings=ceilings)
+    for name, row in rows.items():
+        reference = rows.get(row.baseline or "")
+        slow = row.efficiency is not None and row.mac_ratio and row.mac_ratio > 1 and row.efficiency < KEEPS_PACE
+        if not slow or reference is None or reference is row:
+            continue
+        kinder = _kinder(reference, row, ready[name])
+        reasons = find_reasons(reference.layers, row.layers, row.mac_ratio or 1.0, kinder)
+        rows[name] = replace(row, reasons=reasons)
+    return rows
+
+
+def _kinder(reference: ProfileRow, row: ProfileRow, ready: Prepared) -> dict[str, int]:
+    """Of the narrowed layers that lose most, those that would be faster wider, with the multiple to round up to."""
+    before = {layer.path: layer.widths for layer in reference.layers}
+    after = {layer.path: layer for layer in row.layers}
+    lost = lost_ms(reference.layers, row.layers, row.mac_ratio or 1.0)
+    narrowed = [path for path in lost if after[path].widths is not None and after[path].widths != before.get(path)]
+    found = {}
+    for path in narrowed[:_PROBED]:
+        shape, layer = after[path].input_shape, ready.subject.get_submodule(path)
+        if shape is None or not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            continue
+        multiple = kinder_multiple(layer, shape, device=ready.device, dtype=getattr(torch, ready.dtype))
+        if multiple is not None:
+            found[path] = multiple
+    return found

@@ -14,6 +14,10 @@ class ProfilingError(RuntimeError):
     """A network, an input or a device that cannot be profiled; the message says what to do."""
 
 
+class OutOfMemoryError(ProfilingError):
+    """A network that does not fit a device's memory at some input size."""
+
+
 def call_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments for one call of a network.
 
@@ -81,6 +85,14 @@ def batch_size(inputs: Any) -> int:
 def shapes_text(inputs: Any) -> str:
     """The shapes of all tensors in `inputs`, for messages: `(1, 3, 64, 64), (1, 8)`."""
     return ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs)) or "no tensors"
+
+
+def size_label(inputs: Any) -> str:
+    """Width x height of the first image ("768x512"), else the first tensor's lengths ("1,10")."""
+    for tensor in tensors_in(inputs):
+        if tensor.ndim == 4:
+            return f"{tensor.shape[3]}x{tensor.shape[2]}"
+    return next((",".join(map(str, tensor.shape)) for tensor in tensors_in(inputs)), "no tensors")
 
 
 def first_line(error: BaseException) -> str:

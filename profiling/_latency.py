@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -12,21 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ._copying import copy_model
-from ._environment import Environment, environment_of, find_device, peak_memory
-from ._inputs import (
-    ProfilingError,
-    batch_size,
-    call_arguments,
-    first_line,
-    map_tensors,
-    move_tensors,
-    shapes_text,
-    tensors_in,
-)
-from ._timing import Timing, median_spread, quantile, repeat, warm_up
-
-_FORMATS = {torch.contiguous_format: "contiguous", torch.channels_last: "channels_last"}
+from ._environment import Environment, environment_of, peak_memory
+from ._inputs import batch_size
+from ._prepare import Prepared, no_numbers, prepare
+from ._timing import Timing, median_spread, quantile, repeat, stopwatch, warm_up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +42,7 @@ class LatencyReport:
     cuda_bytes: int | None
     dtype: str
     memory_format: str
+    mode: str
     environment: Environment
 
     def to_json(self) -> str:
@@ -75,7 +64,7 @@ class LatencyReport:
         return (
             f"{self.median_ms:.3f} ms ({spread}, 10-90%: {self.p10_ms:.3f}-{self.p90_ms:.3f}, "
             f"{self.repeats} repeats{'' if self.settled else ', not settled'}), {self.throughput:.2f}/s, "
-            f"{self.dtype}, {self.memory_format}, {self.environment}"
+            f"{self.dtype}, {self.memory_format}, {self.mode}, {self.environment}"
         )
 
 
@@ -86,9 +75,10 @@ def latency(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format | None = None,
+    mode: str = "eager",
     timing: Timing | None = None,
 ) -> LatencyReport:
-    """Time `model(inputs)` in evaluation mode, on a copy; see `measure_all` for several in one run.
+    """Time `model(inputs)` in evaluation mode, on a copy; see `compare` for several in one run.
 
     Args:
         model: any network.
@@ -96,52 +86,43 @@ def latency(
         device: where to run; by default where the model is.
         dtype: of floating parameters and inputs; by default as they are.
         memory_format: torch.channels_last or torch.contiguous_format; by default as they are.
+        mode: eager, compile (torch.compile for exactly these shapes) or cuda_graph (one captured call, replayed).
         timing: when to stop.
 
     Raises:
-        ProfilingError: no such device, or the model does not run on these inputs.
+        ProfilingError: no such device or mode, or the model does not run on these inputs.
     """
-    settings = {"device": device, "dtype": dtype, "memory_format": memory_format, "timing": timing}
-    reports, _ = measure_all({"": model}, inputs, **settings)
+    settings = {"device": device, "dtype": dtype, "memory_format": memory_format, "mode": mode}
+    reports, _ = measure_all({"": prepare(model, inputs, **settings)}, timing=timing)
     return reports[""]
 
 
 def measure_all(
-    models: Mapping[str, nn.Module],
-    inputs: Any,
-    *,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    memory_format: torch.memory_format | None = None,
-    timing: Timing | None = None,
+    networks: Mapping[str, Prepared], *, timing: Timing | None = None
 ) -> tuple[dict[str, LatencyReport], dict[str, list[float]]]:
-    """Time several networks on the same inputs, taking turns, so that all meet the same machine.
-
-    Args:
-        models: by name; the rest as in `latency`.
+    """Time several networks, taking turns, so that all meet the same machine.
 
     Returns:
         A report per network, and the milliseconds of every round behind them.
     """
     timing = timing or Timing()
-    first = next((p for model in models.values() for p in model.parameters()), None)
-    place = find_device(device if device is not None else first.device if first is not None else "cpu")
-    calls = {name: _prepare(m, inputs, place, dtype, memory_format) for name, m in models.items()}
-    measures = {name: _stopwatch(call, place) for name, call in calls.items()}
+    place = next(iter(networks.values())).device
+    measures = {name: stopwatch(ready.run, place) for name, ready in networks.items()}
     reports: dict[str, LatencyReport] = {}
-    with torch.no_grad(), torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+    with no_numbers(place):
         warm = {name: warm_up(measure, timing) for name, measure in measures.items()}
         samples = repeat(measures, timing)
-        for name, call in calls.items():
-            resident, on_gpu = peak_memory(call, place)
+        for name, ready in networks.items():
+            resident, on_gpu = peak_memory(ready.run, place)
             reports[name] = LatencyReport(
                 **_statistics(samples[name], timing),
                 warm_up_runs=warm[name],
-                throughput=1000 * batch_size(inputs) / median(samples[name]),
+                throughput=1000 * batch_size(ready.arguments) / median(samples[name]),
                 resident_bytes=resident,
                 cuda_bytes=on_gpu,
-                dtype=_dtype_name(call.subject, inputs, dtype),
-                memory_format=_format_name(call.arguments),
+                dtype=ready.dtype,
+                memory_format=ready.memory_format,
+                mode=ready.mode,
                 environment=environment_of(place),
             )
     return reports, samples
@@ -157,81 +138,3 @@ def _statistics(values: list[float], timing: Timing) -> dict[str, Any]:
         "spread": spread if spread < float("inf") else None,
         "settled": spread <= timing.spread,
     }
-
-
-@dataclass(frozen=True)
-class _Call:
-    subject: nn.Module
-    arguments: tuple[tuple[Any, ...], dict[str, Any]]
-
-    def __call__(self) -> object:
-        args, kwargs = self.arguments
-        return self.subject(*args, **kwargs)
-
-
-def _prepare(
-    model: nn.Module,
-    inputs: Any,
-    device: torch.device,
-    dtype: torch.dtype | None,
-    memory_format: torch.memory_format | None,
-) -> _Call:
-    """The call on a copy of the model, tried once so that what does not run says so before any timing."""
-    arguments = move_tensors(call_arguments(inputs), device, dtype)
-    try:
-        subject = copy_model(model).to(device=device, dtype=dtype)
-        if memory_format is not None:
-            subject = subject.to(memory_format=memory_format)  # type: ignore[call-overload]
-            arguments = map_tensors(
-                arguments, lambda t: t.contiguous(memory_format=memory_format) if t.ndim == 4 else t
-            )
-        call = _Call(subject, arguments)
-        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            call()
-    except ProfilingError:
-        raise
-    except Exception as error:
-        raise ProfilingError(
-            f"{type(model).__name__} does not run on {device} with inputs of shape {shapes_text(inputs)}: "
-            f"{first_line(error)}"
-        ) from error
-    return call
-
-
-def _stopwatch(call: Callable[[], object], device: torch.device) -> Callable[[], float]:
-    """A function that runs `call` once and answers milliseconds, by CUDA's events or a monotonic clock."""
-
-    def on_cpu() -> float:
-        start = time.perf_counter()
-        call()
-        return 1000 * (time.perf_counter() - start)
-
-    def on_gpu() -> float:
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize(device)
-        with torch.cuda.device(device):
-            start.record()
-            call()
-            end.record()
-        end.synchronize()
-        return start.elapsed_time(end)
-
-    return on_gpu if device.type == "cuda" else on_cpu
-
-
-def _dtype_name(subject: nn.Module, inputs: Any, dtype: torch.dtype | None) -> str:
-    """dtype of the first floating parameter, else of what was asked for or given."""
-    for tensor in [*subject.parameters(), *tensors_in(inputs)]:
-        if tensor.is_floating_point():
-            return str(tensor.dtype).removeprefix("torch.")
-    return str(dtype).removeprefix("torch.")
-
-
-def _format_name(arguments: Any) -> str:
-    """channels_last where the first image among the arguments is stored so and not contiguously too."""
-    for tensor in tensors_in(arguments):
-        if tensor.ndim == 4 and not tensor.is_contiguous():
-            if tensor.is_contiguous(memory_format=torch.channels_last):
-                return _FORMATS[torch.channels_last]
-            return "strided"
-    return _FORMATS[torch.contiguous_format]

@@ -58,13 +58,18 @@ class Value:
 
 @dataclass(frozen=True)
 class Call:
-    """One executed operation: its name (`aten::mm`), the module that asked for it, and torch's own count."""
+    """One executed operation: its name (`aten::mm`), the module that asked for it, and torch's own count.
+
+    `moved` are the bytes of the tensors it reads and writes, none for views; `fresh` those of new memory.
+    """
 
     kind: str
     scope: str
     inputs: list[Value]
     outputs: list[Value]
     torch_macs: int | None
+    moved: int
+    fresh: int
 
 
 def record_call(model: nn.Module, inputs: Any) -> list[Call]:
@@ -73,7 +78,11 @@ def record_call(model: nn.Module, inputs: Any) -> list[Call]:
     Raises:
         ProfilingError: the model cannot be copied, or does not run on these inputs.
     """
-    args, kwargs = call_arguments(inputs)
+    return record_arguments(model, *call_arguments(inputs))
+
+
+def record_arguments(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Call]:
+    """`record_call` for arguments as they are passed on."""
     with warnings.catch_warnings(), _undisturbed():
         warnings.simplefilter("ignore")
         try:
@@ -87,7 +96,8 @@ def record_call(model: nn.Module, inputs: Any) -> list[Call]:
             return _record(subject, *map_tensors((args, kwargs), lambda tensor: tensor.detach().clone()))
         except Exception as error:
             raise ProfilingError(
-                f"{type(model).__name__} does not run on inputs of shape {shapes_text(inputs)}: {first_line(error)}"
+                f"{type(model).__name__} does not run on inputs of shape {shapes_text((args, kwargs))}: "
+                f"{first_line(error)}"
             ) from error
 
 
@@ -129,8 +139,22 @@ class _Recorder(TorchDispatchMode):
         macs = None if formula is None else int(formula(*args, **kwargs, out_val=out)) // 2
         inputs = [Value.of(argument) for argument in [*args, *kwargs.values()]]
         outputs = [Value.of(tensor) for tensor in tensors_in(out)]
-        self.calls.append(Call(func._schema.name, self._running[-1], inputs, outputs, macs))
+        read, written = list(tensors_in([args, kwargs])), list(tensors_in(out))
+        moved = 0 if _moves_nothing(func) else _bytes_of([*read, *written])
+        fresh = _bytes_of([t for t in written if all(t is not old for old in read)]) if moved else 0
+        self.calls.append(Call(func._schema.name, self._running[-1], inputs, outputs, macs, moved, fresh))
         return out
+
+
+def _moves_nothing(func: Any) -> bool:
+    """Whether an operation runs no kernel: a view, or memory that nobody has written to yet."""
+    name = func._schema.name
+    return func.is_view or name.startswith(("aten::empty", "aten::new_empty")) or name == "aten::detach"
+
+
+def _bytes_of(tensors: list[Tensor]) -> int:
+    """Bytes behind the tensors; an expanded one counts what is stored."""
+    return sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in tensors)
 
 
 def _record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Call]:

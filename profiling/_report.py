@@ -1,27 +1,20 @@
-"""A network's figures at one input size, and lists of them as data."""
+"""The report: networks side by side at one or more input sizes, as data."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import nn
-
-from ._compare import Speedup
-from ._inputs import ProfilingError
+from ._inputs import ProfilingError, first_line
 from ._latency import LatencyReport
-from ._macs import MacReport, macs
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartFigures:
-    """Figures of one named part of a network."""
-
-    macs: int
-    macs_per_pixel: float | None
-    params: int
+from ._layers import LayerFigures
+from ._parts import PartFigures
+from ._reasons import Reason
+from ._roofline import Ceilings
+from ._stages import StageReport
+from ._timing import Speedup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +27,19 @@ class ProfileRow:
         macs_ptflops: MACs plus one per bias addition and per element of an activation (ptflops' convention).
         parts: figures by the name of the part; see `part_paths`.
         uncounted: operations whose cost nobody knows, with their number of calls.
-        device: that latency is measured on, or would be.
+        device: that latency is measured on, or would be: cpu, cuda:0.
+        dtype: float32, float16, bfloat16, …
+        mode: eager, compile or cuda_graph.
         latency: None where it was not measured.
-        speedup: over the baseline in the same run, None without one.
+        baseline: the name of the row that the next four compare with, None without one.
+        speedup: over the baseline, timed in turns in one run.
+        mac_ratio: the baseline's MACs over this network's.
+        efficiency: speed-up over MAC ratio; 1 where every MAC saved has saved its share of the time.
+        reasons: where time did not follow the MACs, most milliseconds first.
+        layers: every module's own time, MACs and bytes, in eager mode; empty where not measured.
+        ceilings: the device's best rates that `layers` were held against.
+        stages: of a whole pipeline; None where there is none.
+        error: why there is no latency though it was asked for: out of memory at this size.
     """
 
     name: str
@@ -48,8 +51,18 @@ class ProfileRow:
     parts: dict[str, PartFigures]
     uncounted: dict[str, int] = field(default_factory=dict)
     device: str = "cpu"
+    dtype: str = "float32"
+    mode: str = "eager"
     latency: LatencyReport | None = None
+    baseline: str | None = None
     speedup: Speedup | None = None
+    mac_ratio: float | None = None
+    efficiency: float | None = None
+    reasons: tuple[Reason, ...] = ()
+    layers: tuple[LayerFigures, ...] = ()
+    ceilings: Ceilings | None = None
+    stages: StageReport | None = None
+    error: str | None = None
 
     @property
     def latency_ms(self) -> dict[str, float] | None:
@@ -58,8 +71,13 @@ class ProfileRow:
             return None
         return {"median": self.latency.median_ms, "p10": self.latency.p10_ms, "p90": self.latency.p90_ms}
 
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """What tells rows apart, within a report and between two: name, size, device, dtype, mode."""
+        return self.name, self.size, self.device, self.dtype, self.mode
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain data with `latency_ms` beside the whole latency report."""
+        """Plain data with `latency_ms` before the whole latency report."""
         plain = asdict(self)
         at = list(plain).index("latency")
         return dict([*list(plain.items())[:at], ("latency_ms", self.latency_ms), *list(plain.items())[at:]])
@@ -67,84 +85,57 @@ class ProfileRow:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ProfileRow:
         """The row that `to_dict` wrote."""
+
+        def made(key: str, build: Any) -> Any:
+            return None if data[key] is None else build(data[key])
+
         known = {key: value for key, value in data.items() if key != "latency_ms"}
-        known["parts"] = {name: PartFigures(**figures) for name, figures in data["parts"].items()}
-        if data["latency"] is not None:
-            known["latency"] = LatencyReport.from_dict(data["latency"])
-        if data["speedup"] is not None:
-            known["speedup"] = Speedup(**data["speedup"])
+        known |= {
+            "parts": {name: PartFigures(**figures) for name, figures in data["parts"].items()},
+            "latency": made("latency", LatencyReport.from_dict),
+            "speedup": made("speedup", lambda value: Speedup(**value)),
+            "reasons": tuple(Reason(**reason) for reason in data["reasons"]),
+            "layers": tuple(LayerFigures.from_dict(layer) for layer in data["layers"]),
+            "ceilings": made("ceilings", lambda value: Ceilings(**value)),
+            "stages": made("stages", StageReport.from_dict),
+        }
         return cls(**known)
 
 
-def rows_to_json(rows: Sequence[ProfileRow]) -> str:
-    """A JSON list of objects; `rows_from_json` reads it back."""
-    return json.dumps([row.to_dict() for row in rows], indent=1) + "\n"
+@dataclass(frozen=True)
+class Report:
+    """Rows of one or more comparisons; reports add up with `+`, print as a table and go to JSON and back."""
 
+    rows: tuple[ProfileRow, ...]
 
-def rows_from_json(text: str) -> list[ProfileRow]:
-    """The rows that `rows_to_json` wrote."""
-    return [ProfileRow.from_dict(row) for row in json.loads(text)]
+    def __add__(self, other: Report) -> Report:
+        return Report((*self.rows, *other.rows))
 
+    def __getitem__(self, name: str) -> ProfileRow:
+        """The first row of this name; give `rows` a look where a report holds several sizes."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(f"no row is called {name!r}; there are {', '.join(dict.fromkeys(r.name for r in self.rows))}")
 
-def part_paths(model: nn.Module) -> dict[str, str]:
-    """The parts a network is reported by: part name -> path of a submodule.
+    def to_json(self) -> str:
+        """A JSON list of objects, one per row; `from_json` reads it back."""
+        return json.dumps([row.to_dict() for row in self.rows], indent=1) + "\n"
 
-    A network names them itself in an attribute `profile_parts` (a dict, or a method that answers one);
-    otherwise they are its direct children.
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """The report that `to_json` wrote.
 
-    Raises:
-        ProfilingError: `profile_parts` is no such dict, or names a submodule that is not there.
-    """
-    declared: Any = getattr(model, "profile_parts", None)
-    if declared is None:
-        return {name: name for name, _ in model.named_children()}
-    if isinstance(declared, Callable) and not isinstance(declared, nn.Module):
-        declared = declared()
-    if not isinstance(declared, Mapping):
-        raise ProfilingError(f"{type(model).__name__}.profile_parts must map names to paths, not {declared!r}")
-    known = {path for path, _ in model.named_modules(remove_duplicate=False)}
-    for name, path in declared.items():
-        if path not in known:
-            raise ProfilingError(
-                f"{type(model).__name__}.profile_parts names {path!r} ({name}), which is no submodule of it"
-            )
-    return {str(name): str(path) for name, path in declared.items()}
+        Raises:
+            ProfilingError: the text is no such report.
+        """
+        try:
+            rows: Sequence[Mapping[str, Any]] = json.loads(text)
+            return cls(tuple(ProfileRow.from_dict(row) for row in rows))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ProfilingError(f"this is no profile report ({type(error).__name__}: {first_line(error)})") from error
 
+    def __str__(self) -> str:
+        from ._render import render
 
-def profile_row(
-    name: str,
-    model: nn.Module,
-    inputs: Any,
-    size: str,
-    *,
-    device: str = "cpu",
-    counted: MacReport | None = None,
-) -> ProfileRow:
-    """Count one network on one input; latency and speed-up are put in by `dataclasses.replace`.
-
-    Args:
-        name: what the row is called.
-        model: any network.
-        inputs: as for `macs`.
-        size: how the input's size is written.
-        device: that latency is measured on.
-        counted: a report of the same call, where there is one already.
-    """
-    report = counted or macs(model, inputs)
-    own = {id(module): path for path, module in reversed(list(model.named_modules()))}
-    parts = {}
-    for part, path in part_paths(model).items():
-        figures = report[own[id(model.get_submodule(path))]]  # a shared module is counted under its first path
-        per_pixel = report.per_pixel(figures.macs)
-        parts[part] = PartFigures(macs=figures.macs, macs_per_pixel=per_pixel, params=figures.params)
-    return ProfileRow(
-        name=name,
-        size=size,
-        params=report.params,
-        macs=report.macs,
-        macs_per_pixel=report.macs_per_pixel,
-        macs_ptflops=report.macs_ptflops,
-        parts=parts,
-        uncounted=report.uncounted,
-        device=device,
-    )
+        return render(self, "table").rstrip("\n")

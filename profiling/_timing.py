@@ -1,11 +1,14 @@
-"""How often to repeat a measurement: until it is stable, or its time is up."""
+"""How often to repeat a measurement, until it is stable or its time is up, and ratios of two taken in turns."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+
+import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,27 @@ def median_spread(values: Sequence[float]) -> float:
     return (ranked[high] - ranked[low]) / (2 * median(ranked)) if ranked[0] > 0 else math.inf
 
 
+def stopwatch(call: Callable[[], object], device: torch.device) -> Callable[[], float]:
+    """A function that runs `call` once and answers milliseconds, by CUDA's events or a monotonic clock."""
+
+    def on_cpu() -> float:
+        start = time.perf_counter()
+        call()
+        return 1000 * (time.perf_counter() - start)
+
+    def on_gpu() -> float:
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize(device)
+        with torch.cuda.device(device):
+            start.record()
+            call()
+            end.record()
+        end.synchronize()
+        return start.elapsed_time(end)
+
+    return on_gpu if device.type == "cuda" else on_cpu
+
+
 def warm_up(measure: Callable[[], float], timing: Timing) -> int:
     """Run until three runs in a row are no more than 5% faster than the best before them.
 
@@ -100,3 +124,21 @@ def repeat(measures: Mapping[str, Callable[[], float]], timing: Timing) -> dict[
         if rounds >= timing.min_repeats and (settled or spent >= 1000 * timing.seconds * len(samples)):
             break
     return samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speedup:
+    """How many times faster than the baseline: median, 10% and 90% of the ratios of single rounds."""
+
+    median: float
+    p10: float
+    p90: float
+
+    @classmethod
+    def of(cls, baseline_ms: list[float], own_ms: list[float]) -> Speedup:
+        """From the times of the same rounds."""
+        ratios = [reference / own for reference, own in zip(baseline_ms, own_ms, strict=True)]
+        return cls(median=quantile(ratios, 0.5), p10=quantile(ratios, 0.1), p90=quantile(ratios, 0.9))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f}x ({self.p10:.2f}-{self.p90:.2f})"
