@@ -34,18 +34,16 @@ def in_mode(subject: nn.Module, arguments: Any, mode: str, device: torch.device)
 
 
 def _compiled(subject: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], object]:
-    from torch import _dynamo
-
-    compiled = torch.compile(subject, dynamic=False)
-    limits = {"recompile_limit": _COMPILED_VARIANTS, "accumulated_recompile_limit": 8 * _COMPILED_VARIANTS}
-
-    def run() -> object:
-        return compiled(*args, **kwargs)
-
-    with warnings.catch_warnings(), _dynamo.config.patch(limits):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own deprecations are not the caller's business
-        run()
-    return run
+        from torch import _dynamo
+
+        compiled = torch.compile(subject, dynamic=False)
+        with _dynamo.config.patch(
+            recompile_limit=_COMPILED_VARIANTS, accumulated_recompile_limit=8 * _COMPILED_VARIANTS
+        ):
+            compiled(*args, **kwargs)
+    return lambda: compiled(*args, **kwargs)
 
 
 def _graph(eager: Callable[[], object], device: torch.device) -> Callable[[], object]:

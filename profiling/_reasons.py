@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ._layers import LayerFigures
 
@@ -49,8 +50,10 @@ class Reason:
     speedup: float | None
     detail: str
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))  # JSON knows lists only
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Reason:
+        """The reason of `dataclasses.asdict`, also after a journey through JSON."""
+        return cls(**{**data, "layers": tuple(data["layers"])})
 
     def __str__(self) -> str:
         some = ", ".join(path or "(the network itself)" for path in self.layers[:3])

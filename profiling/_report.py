@@ -94,7 +94,7 @@ class ProfileRow:
             "parts": {name: PartFigures(**figures) for name, figures in data["parts"].items()},
             "latency": made("latency", LatencyReport.from_dict),
             "speedup": made("speedup", lambda value: Speedup(**value)),
-            "reasons": tuple(Reason(**reason) for reason in data["reasons"]),
+            "reasons": tuple(Reason.from_dict(reason) for reason in data["reasons"]),
             "layers": tuple(LayerFigures.from_dict(layer) for layer in data["layers"]),
             "ceilings": made("ceilings", lambda value: Ceilings(**value)),
             "stages": made("stages", StageReport.from_dict),

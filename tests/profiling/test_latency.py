@@ -14,7 +14,7 @@ def small() -> nn.Module:
 def test_figures_come_from_the_clock(monkeypatch):
     """A clock that says 4, 5, 6, … ms: warm-up takes the first four, then eight count."""
     elapsed = iter(range(4, 40))
-    monkeypatch.setattr(module, "_stopwatch", lambda call, device: lambda: float(next(elapsed)))
+    monkeypatch.setattr(module, "stopwatch", lambda call, device: lambda: float(next(elapsed)))
     report = latency(small(), torch.rand(2, 3, 8, 8), timing=Timing(spread=0.001, seconds=1.0, max_repeats=8))
     assert report.warm_up_runs == 4
     assert report.repeats == 8  # 8 … 15 ms
