@@ -14,8 +14,9 @@ from ._macs import MacReport
 
 @dataclass(frozen=True, kw_only=True)
 class PartFigures:
-    """Figures of one named part of a network."""
+    """Figures of one named part of a network; `path` is its submodule's, as in `named_modules`."""
 
+    path: str
     macs: int
     macs_per_pixel: float | None
     params: int
@@ -30,9 +31,10 @@ def part_figures(model: nn.Module, counted: MacReport) -> dict[str, PartFigures]
     own = {id(module): path for path, module in reversed(list(model.named_modules()))}
     parts = {}
     for part, path in part_paths(model).items():
-        figures = counted[own[id(model.get_submodule(path))]]  # a shared module is counted under its first path
+        first = own[id(model.get_submodule(path))]  # a shared module is counted under its first path
+        figures = counted[first]
         per_pixel = counted.per_pixel(figures.macs)
-        parts[part] = PartFigures(macs=figures.macs, macs_per_pixel=per_pixel, params=figures.params)
+        parts[part] = PartFigures(path=first, macs=figures.macs, macs_per_pixel=per_pixel, params=figures.params)
     return parts
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,19 +11,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-    from torch import Tensor, nn
-
-    from ._report import ProfileRow
+    from ._diff import ReportDiff
+    from ._jobs import Told
 
 app = typer.Typer(add_completion=False)
 
 
 class Device(str, Enum):
-    """Where latency is measured."""
+    """Where networks run."""
 
     cpu = "cpu"
     cuda = "cuda"
+
+
+class Dtype(str, Enum):
+    """What they calculate in."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+class Mode(str, Enum):
+    """How they run."""
+
+    eager = "eager"
+    compile = "compile"
+    cuda_graph = "cuda_graph"
 
 
 class OutputFormat(str, Enum):
@@ -32,116 +47,123 @@ class OutputFormat(str, Enum):
     markdown = "markdown"
     csv = "csv"
     json = "json"
+    html = "html"
+
+
+_ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html", ".htm": "html"}
 
 
 @app.command()
 def profile(
-    targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help="evc:large, or package.module:factory.")],
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TARGET...",
+            help="evc:large (a registered network), package.module:factory, or file.safetensors=TARGET.",
+        ),
+    ] = None,
     size: Annotated[
         list[str] | None, typer.Option(metavar="WxH", help="Image size, repeatable. [default: 768x512]")
     ] = None,
     shape: Annotated[
-        str | None,
-        typer.Option("--input", metavar="SHAPE", help="Input shape in place of --size: 1,3,224,224."),
+        str | None, typer.Option("--input", metavar="SHAPE", help="Input shape in place of --size: 1,3,224,224.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where latency is measured.")] = Device.cpu,
-    no_latency: Annotated[bool, typer.Option("--no-latency", help="Count only; nothing is run.")] = False,
-    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="The target that speed-ups refer to.")] = None,
+    input_factory: Annotated[
+        str | None, typer.Option(metavar="MODULE:FUNCTION", help="What returns the inputs, in place of --size.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where networks run.")] = Device.cpu,
+    dtype: Annotated[Dtype | None, typer.Option(help="Of weights and inputs. [default: the networks' own]")] = None,
+    mode: Annotated[Mode, typer.Option(help="How networks run.")] = Mode.eager,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Store images channels last.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: torch's choice]")] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time box per target and size.")] = 10.0,
-    form: Annotated[OutputFormat, typer.Option("--format", help="How to write the result.")] = OutputFormat.table,
+    no_latency: Annotated[bool, typer.Option("--no-latency", help="Count only; nothing is run.")] = False,
+    layers: Annotated[
+        bool | None,
+        typer.Option("--layers/--no-layers", help="Time every layer. [default: with --baseline or html]"),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="TARGET", help="What ratios refer to. [default: the first]")
+    ] = None,
+    diff: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="OLD NEW", help="Compare two JSON reports; no targets.")
+    ] = None,
+    form: Annotated[
+        OutputFormat | None,
+        typer.Option("--format", help="How to write the result. [default: by the ending of --out, else table]"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there, not to the terminal.")] = None,
 ) -> None:
     """Count MACs and parameters and time networks, side by side in one run."""
     from ._inputs import ProfilingError
+    from ._jobs import Job, run
     from ._render import render
-    from ._writing import write_whole
+    from ._writing import check_writable, write_whole
 
+    ending = _ENDINGS.get(out.suffix.lower(), "table") if out is not None else "table"
+    written = form.value if form is not None else ending
     try:
-        rows = _profile(targets, size or [], shape, device.value, no_latency, baseline, seconds, out)
-        if out is None:
-            typer.echo(render(rows, form.value, width=_terminal_width()), nl=False)
+        if out is not None:
+            check_writable(out)
+        if diff is not None:
+            report = _difference(diff, targets)
         else:
-            write_whole(out, render(rows, form.value))
+            timed = not no_latency
+            job = Job(
+                targets=tuple(targets or ()),
+                sizes=tuple(size or ()),
+                shape=shape,
+                input_factory=input_factory,
+                baseline=baseline,
+                device=device.value,
+                dtype=dtype.value if dtype else None,
+                mode=mode.value,
+                channels_last=channels_last,
+                latency=timed,
+                layers=timed and (layers if layers is not None else written == "html" or baseline is not None),
+                threads=threads,
+                seconds=seconds,
+            )
+            with _progress() as told:
+                report = run(job, told)
+        if out is None:
+            typer.echo(render(report, written, width=_terminal_width()), nl=False)
+        else:
+            write_whole(out, render(report, written))
     except ProfilingError as error:
-        typer.echo(f"maskdecay profile: {error}", err=True)
+        typer.echo(f"maskdecay profile: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from error
 
 
-def _profile(
-    targets: list[str],
-    sizes: list[str],
-    shape: str | None,
-    device: str,
-    no_latency: bool,
-    baseline: str | None,
-    seconds: float,
-    out: Path | None,
-) -> list[ProfileRow]:
-    """All rows, size by size; whatever can be wrong is found before the first network is built."""
-    from ._environment import find_device
+def _difference(files: tuple[Path, Path], targets: list[str] | None) -> ReportDiff:
+    from ._diff import diff
     from ._inputs import ProfilingError
-    from ._targets import load_target, make_inputs
-    from ._writing import check_writable
+    from ._report import Report
 
-    names = list(dict.fromkeys(targets))
-    inputs = make_inputs(sizes, shape)
-    if baseline is not None and baseline not in names:
-        raise ProfilingError(f"the baseline {baseline!r} is not among the targets {', '.join(names)}")
-    find_device(device)
-    if out is not None:
-        check_writable(out)
-    with _progress() as progress:
-        task = progress.add_task("", total=len(names) * (1 + (1 if no_latency else 2) * len(inputs)))
-        models = {}
-        for name in names:
-            progress.update(task, description=f"building {name}")
-            models[name] = load_target(name)
-            progress.advance(task)
-        rows: list[ProfileRow] = []
-        for label, image in inputs.items():
-            rows += _count(models, image, label, device, progress)
-            if not no_latency:
-                progress.update(task, description=f"timing at {label}")
-                rows[-len(names) :] = _time(rows[-len(names) :], models, image, baseline, seconds)
-                progress.advance(task, len(names))
-    return rows
+    if targets:
+        raise ProfilingError(f"--diff compares two reports; give it no targets ({', '.join(targets)})")
+    reports = []
+    for file in files:
+        try:
+            reports.append(Report.from_json(file.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise ProfilingError(f"cannot read {file}: {error.strerror}") from error
+        except (ProfilingError, UnicodeDecodeError) as error:
+            raise ProfilingError(f"cannot read {file}: {error}") from error
+    return diff(*reports)
 
 
-def _count(
-    models: dict[str, nn.Module], image: Tensor, label: str, device: str, progress: Progress
-) -> list[ProfileRow]:
-    from ._report import profile_row
-
-    rows = []
-    for name, model in models.items():
-        progress.update(progress.task_ids[0], description=f"counting {name} at {label}")
-        rows.append(profile_row(name, model, image, label, device=device))
-        progress.advance(progress.task_ids[0])
-    return rows
-
-
-def _time(
-    rows: list[ProfileRow], models: dict[str, nn.Module], image: Tensor, baseline: str | None, seconds: float
-) -> list[ProfileRow]:
-    from ._compare import compare_latency
-    from ._timing import Timing
-
-    timing = Timing(seconds=seconds)
-    found = compare_latency(models, image, baseline=baseline, device=rows[0].device, timing=timing)
-    return [
-        replace(row, latency=found.reports[row.name], speedup=found.speedups[row.name] if baseline else None)
-        for row in rows
-    ]
-
-
-def _progress() -> Progress:
+@contextmanager
+def _progress() -> Iterator[Told]:
     """A bar on stderr where a person looks at it, so that stdout holds the result alone."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda doing, done: bar.update(task, description=doing, completed=done)
 
 
 def _terminal_width() -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import maskdecay as md
 
-from ...profiling import LatencyComparison, ProfileRow, Timing, compare_latency, profile_row
+from ...profiling import Report, Timing, compare
 from ._network import EVC
 from ._objective import RatePoint, evaluate
 from ._presets import build_preset
@@ -63,16 +63,14 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demo made and measured; `latency_size` is width x height."""
+    """What the demo made and measured; `report` holds teacher and student."""
 
     config: DemoConfig
     teacher: EVC
     student: EVC
     plan: md.Plan
     trajectory: md.Trajectory
-    rows: tuple[ProfileRow, ...]
-    timing: LatencyComparison
-    latency_size: str
+    report: Report
     curves: tuple[Curve, ...]
     removed: int
     masked_channels: int
@@ -233,16 +231,12 @@ def _measure(
     config: DemoConfig, teacher: EVC, decayed: EVC, student: EVC, pictures: Sequence[Tensor], progress: Progress
 ) -> dict:
     """Counts MACs, times both networks in turns and evaluates all at every rate."""
-    height, width = pictures[0].shape[1:]
-    size = f"{width}x{height}"
-    progress("measure", 0.0, "MACs")
+    progress("measure", 0.0, "MACs and latency")
     networks = {"teacher": teacher, "student": student}
-    rows = tuple(profile_row(name, net, pictures[0][None], size) for name, net in networks.items())
-    progress("measure", 0.2, "latency")
-    timing = compare_latency(networks, pictures[0][None], timing=Timing(seconds=config.timing_seconds))
+    report = compare(networks, pictures[0][None], timing=Timing(seconds=config.timing_seconds), layers=False)
     curves = []
     for done, (name, network) in enumerate({"teacher": teacher, "decayed": decayed, "fine-tuned": student}.items()):
         progress("measure", 0.4 + 0.2 * done, f"rate and distortion: {name}")
         curves.append(Curve(name=name, points=tuple(evaluate(network, pictures, RATES))))
     progress("measure", 1.0, "")
-    return {"rows": rows, "timing": timing, "latency_size": size, "curves": tuple(curves)}
+    return {"report": report, "curves": tuple(curves)}

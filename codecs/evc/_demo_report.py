@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 import maskdecay as md
 
-from ...profiling import plot_latency, plot_macs, save_plot
+from ...profiling import ProfileRow, plot_latency, plot_macs, save_plot
 from ._demo import RATES, DemoResult
 from ._demo_plots import plot_curves, plot_pictures
 
@@ -30,13 +30,12 @@ def write_report(result: DemoResult, folder: Path) -> list[Path]:
     md.save(result.teacher, folder / "teacher.safetensors")
     md.save(result.student, folder / "student.safetensors")
     (folder / "plan.json").write_text(result.plan.to_json(), encoding="utf-8")
+    rows = result.report.rows
     pictures = {
         "rate_distortion.png": plot_curves(result),
         "pictures.png": plot_pictures(result),
-        "macs.png": plot_macs(result.rows, title=f"MACs by part, before and after, at {result.rows[0].size}"),
-        "latency.png": plot_latency(
-            result.timing, title=f"One {result.latency_size} picture through the whole network"
-        ),
+        "macs.png": plot_macs(rows, title=f"MACs by part, before and after, at {rows[0].size}"),
+        "latency.png": plot_latency(rows, title=f"One {rows[0].size} picture through the whole network"),
     }
     files += [save_plot(figure, folder / name) for name, figure in pictures.items()]
     result.trajectory.plot(folder / "masks.png")
@@ -56,8 +55,7 @@ def to_data(result: DemoResult) -> dict[str, Any]:
         "seconds": {name: round(value, 2) for name, value in result.seconds.items()},
         "channels": {"masked": result.masked_channels, "removed": result.removed},
         "proof": {"relative_difference": result.proof_error, "dtype": "float64", "on": "the held-out pictures"},
-        "networks": [row.to_dict() for row in result.rows],
-        "latency": json.loads(result.timing.to_json()),
+        "networks": json.loads(result.report.to_json()),
         "rates": list(RATES),
         "curves": {c.name: [p._asdict() for p in c.points] for c in result.curves},
     }
@@ -65,15 +63,14 @@ def to_data(result: DemoResult) -> dict[str, Any]:
 
 def cost_rows(result: DemoResult) -> tuple[list[str], Rows]:
     """Returns headers and rows of what the networks cost."""
-    before, after = result.rows
-    reports = list(result.timing.reports.values())
-    speedup = list(result.timing.speedups.values())[1]
+    before, after = result.report.rows
 
     def ratio(a: float, b: float) -> str:
         return f"1 : {a / b:.2f}"
 
-    def spread(i: int) -> str:
-        return f"{reports[i].median_ms:.1f} ({reports[i].p10_ms:.1f}-{reports[i].p90_ms:.1f})"
+    def spread(row: ProfileRow) -> str:
+        times = row.latency
+        return str(row.error) if times is None else f"{times.median_ms:.1f} ({times.p10_ms:.1f}-{times.p90_ms:.1f})"
 
     def line(name: str, a: float, b: float) -> list[str]:
         return [name, f"{a:,.0f}", f"{b:,.0f}", ratio(a, b)]
@@ -84,7 +81,8 @@ def cost_rows(result: DemoResult) -> tuple[list[str], Rows]:
         rows.append(
             line(f"- {name.replace('_', ' ')}", part.macs_per_pixel or 0, after.parts[name].macs_per_pixel or 0)
         )
-    rows.append([f"latency in ms, {result.latency_size}: median (p10-p90)", spread(0), spread(1), str(speedup)])
+    speedup = "" if after.speedup is None else str(after.speedup)
+    rows.append([f"latency in ms, {before.size}: median (p10-p90)", spread(before), spread(after), speedup])
     return ["", "teacher", "student", "student : teacher"], rows
 
 
@@ -109,7 +107,7 @@ def summary(result: DemoResult) -> str:
 def markdown(result: DemoResult) -> str:
     """Returns the report as Markdown."""
     costs, quality = cost_rows(result), quality_rows(result)
-    environment = next(iter(result.timing.reports.values()))
+    environment = result.report["teacher"].latency
     minutes = sum(result.seconds.values()) / 60
     steps = ", ".join(f"{name} {count}" for name, count in result.steps.items())
     return f"""# {result.config.teacher} to {result.config.student} by mask decay
