@@ -13,13 +13,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from ._environment import find_device
 from ._layers import LayerFigures
 
 BOUNDS = ("arithmetic", "memory", "launch", "allocation", "kernel")
 FAR = 4.0  # over the roof by more: neither arithmetic, memory nor launches explain the time
-_SECONDS = 0.25
+_SECONDS = 0.2
+_CONVOLUTION = {"cpu": ((1, 256, 34, 34), (256, 256, 3, 3)), "cuda": ((16, 512, 130, 130), (512, 512, 3, 3))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,8 @@ class Ceilings:
     """A device's best rates in one dtype.
 
     Attributes:
-        macs_per_second: of a large matrix product, by the library that torch uses.
+        macs_per_second: of a large matrix product or a large convolution, whichever is faster: on recent GPUs the
+            two differ, for torch lets convolutions alone round float32 to TF32.
         bytes_per_second: read plus written, of a copy that no cache holds.
         fresh_bytes_per_second: of a copy into newly allocated memory, counting what is written; on a CPU the
             system hands out and clears such memory page by page, which can take longer than all arithmetic.
@@ -80,23 +84,30 @@ def _measured(device: torch.device, dtype: torch.dtype, threads: int) -> Ceiling
     side, elements = (8192, 2**28) if device.type == "cuda" else (1024, 2**26)
     left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
     product = torch.empty_like(left)
+    image, kernel = (torch.rand(shape, device=device).to(dtype) for shape in _CONVOLUTION[device.type])
     source = torch.rand(elements // left.element_size(), device=device).to(dtype)
     target = torch.empty_like(source)
     single = torch.zeros(1, device=device, dtype=dtype)
     with torch.no_grad():
         per_product = _best_seconds(lambda: torch.mm(left, right, out=product), device)
+        per_convolution = _best_seconds(lambda: F.conv2d(image, kernel), device)
         per_copy = _best_seconds(lambda: target.copy_(source), device)
         per_clone = _best_seconds(source.clone, device)
         per_row = _best_seconds(lambda: [single.add_(0) for _ in range(100)], device)
     return Ceilings(
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
-        macs_per_second=side**3 / per_product,
+        macs_per_second=max(side**3 / per_product, _convolution_macs(image, kernel) / per_convolution),
         bytes_per_second=2 * source.numel() * source.element_size() / per_copy,
         fresh_bytes_per_second=source.numel() * source.element_size() / per_clone,
         launch_seconds=per_row / 100,
         threads=threads,
     )
+
+
+def _convolution_macs(image: Tensor, kernel: Tensor) -> int:
+    batch, _, height, width = image.shape
+    return kernel.numel() * batch * (height - kernel.shape[2] + 1) * (width - kernel.shape[3] + 1)
 
 
 def _best_seconds(run: Callable[[], object], device: torch.device) -> float:
