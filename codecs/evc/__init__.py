@@ -1,6 +1,7 @@
 """EVC: a real-time learned image codec (ICLR 2023), the reference client of maskdecay."""
 
 from ._config import EVCConfig
+from ._fast import fast
 from ._network import EVC, EVCOutput
 from ._objective import RateDistortion, RatePoint, evaluate, rate_distortion
 from ._presets import PRESETS, build_preset
@@ -23,6 +24,7 @@ __all__ = [
     "TrainStep",
     "build_preset",
     "evaluate",
+    "fast",
     "load_public_checkpoint",
     "rate_distortion",
     "rate_to_lambda",

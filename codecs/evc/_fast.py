@@ -1,0 +1,120 @@
+"""`fast`: a copy of a codec for inference that computes the same in less time."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal, TypeVar, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ._cuda_graphs import Graphed
+from ._fast_layers import rewrite
+from ._network import EVC
+
+Codec = TypeVar("Codec", bound=EVC)
+Mode = Literal["eager", "compile", "cuda_graph"]
+TRANSFORMS = ("enc", "dec")
+ENTROPY_NETWORKS = ("hyper_enc", "hyper_dec", "y_prior_fusion", "y_spatial_prior")
+_DTYPES = (None, torch.float32, torch.float16, torch.bfloat16)
+
+
+def fast(
+    codec: Codec,
+    *,
+    dtype: torch.dtype | None = None,
+    encoder_dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.channels_last,
+    mode: Mode = "eager",
+) -> Codec:
+    """Copy a codec for inference: the same stages and results, in less time.
+
+    Masks and other parametrizations are folded into weights, and nothing records gradients. Only encoder and decoder
+    transform change; they answer in float32. The entropy networks run the same kernels as before on the same layout,
+    in float32 whatever `dtype` says and compiled in no mode: a stream holds only as long as both sides compute the
+    same scales to the last bit. To keep memory between calls as well, see `keep_freed_memory`.
+
+    Args:
+        codec: trained, masked, shrunk or not; stays as it is.
+        dtype: of the decoder's inner arithmetic; float32 by default, since nothing less is free of loss everywhere.
+            float16 costs under 0.01 dB up to 40 dB and wants a GPU; bfloat16 costs more than that above about 30 dB
+            (see `half_precision_cost`).
+        encoder_dtype: of the encoder's; `dtype` by default.
+        memory_format: channels_last runs blocks rewritten for it; contiguous_format runs the layers as they are.
+        mode: `eager`; `compile`: both transforms by `torch.compile` for sizes that vary; `cuda_graph`: every part
+            is replayed from a CUDA graph per picture size. Pictures are padded to multiples of 64, so sizes share
+            graphs; coarser buckets would change results at the border, where layers pad with zeros.
+
+    Returns:
+        A codec of the same class in evaluation mode, on the same device, for inference alone: its state dict has
+        other keys.
+
+    Raises:
+        ValueError: an unknown mode, dtype or memory format, or `cuda_graph` for a codec that is not on a GPU.
+    """
+    _check(codec, (dtype, encoder_dtype), memory_format, mode)
+    result = copy.deepcopy(codec).eval().requires_grad_(False)
+    fold(result)
+    for name, own_dtype in zip(TRANSFORMS, (encoder_dtype or dtype, dtype), strict=True):
+        body = getattr(result, name).to(own_dtype)
+        body = rewrite(body) if memory_format == torch.channels_last and mode != "compile" else body
+        part = Transform(body, own_dtype or codec.q_basic.dtype, memory_format, contiguous=name == "enc")
+        setattr(result, name, torch.compile(part, dynamic=True) if mode == "compile" else part)
+    if mode == "cuda_graph":
+        pool = torch.cuda.graph_pool_handle()
+        for name in (*TRANSFORMS, *ENTROPY_NETWORKS):
+            setattr(result, name, Graphed(getattr(result, name), pool))
+    return result
+
+
+def _check(codec: EVC, dtypes: tuple[torch.dtype | None, ...], memory_format: torch.memory_format, mode: str) -> None:
+    if mode not in get_args(Mode):
+        raise ValueError(f"there is no mode {mode!r}; there are {', '.join(get_args(Mode))}")
+    for dtype in dtypes:
+        if dtype not in _DTYPES:
+            raise ValueError(f"transforms cannot run in {dtype}; use torch.float32, torch.float16 or torch.bfloat16")
+    if memory_format not in (torch.channels_last, torch.contiguous_format):
+        raise ValueError(f"memory_format={memory_format} must be torch.channels_last or torch.contiguous_format")
+    if mode == "cuda_graph" and codec.q_basic.device.type != "cuda":
+        raise ValueError(f"mode 'cuda_graph' wants a codec on a GPU, not on {codec.q_basic.device}; use codec.cuda()")
+
+
+class Transform(nn.Module):
+    """A network in a precision and layout of its own, for callers who know of neither.
+
+    Args:
+        body: has weights of `dtype` already.
+        dtype: of inner activations; results come back in the dtype of the input.
+        memory_format: of inner activations.
+        contiguous: make results contiguous. Latents are, so that the entropy networks run the kernels that they run
+            without `fast`; pictures need not be, and libraries for images want them channels last.
+    """
+
+    def __init__(
+        self, body: nn.Module, dtype: torch.dtype, memory_format: torch.memory_format, *, contiguous: bool
+    ) -> None:
+        super().__init__()
+        self.body = body.to(memory_format=memory_format)  # type: ignore[call-overload]
+        self.dtype, self.memory_format, self.contiguous = dtype, memory_format, contiguous
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """body(x), without gradients."""
+        result = self.body(x.to(self.dtype, memory_format=self.memory_format)).to(x.dtype)
+        return result.contiguous() if self.contiguous else result
+
+
+@torch.no_grad()
+def fold(model: nn.Module) -> None:
+    """Replace every parametrized tensor (a masked weight, for one) by its value, in place.
+
+    Not with torch's own removal, which edits a class that copies of the model share.
+    """
+    for module in [m for m in model.modules() if parametrize.is_parametrized(m)]:
+        chains: Any = module.parametrizations
+        values = {name: getattr(module, name).clone() for name in chains}
+        del module._modules["parametrizations"]
+        module.__class__ = type(module).__bases__[0]
+        for name, value in values.items():
+            module.register_parameter(name, nn.Parameter(value, requires_grad=False))
