@@ -153,7 +153,19 @@ class EVC(nn.Module):
         self, z_hat: Float[Tensor, "batch latent hyper_height hyper_width"]
     ) -> Float[Tensor, "batch params height width"]:
         """The prior's parameters (3 x latent channels) from rounded hyper-latents; cut by `split_fused`."""
-        return self.y_prior_fusion(self.hyper_dec(z_hat))
+        return self.fuse_prior(self.hyper_decode(z_hat))
+
+    def hyper_decode(
+        self, z_hat: Float[Tensor, "batch latent hyper_height hyper_width"]
+    ) -> Float[Tensor, "batch latent height width"]:
+        """First half of `fused_prior`: features at the size of the latents (4 times that of `z_hat`)."""
+        return self.hyper_dec(z_hat)
+
+    def fuse_prior(
+        self, features: Float[Tensor, "batch latent height width"]
+    ) -> Float[Tensor, "batch params height width"]:
+        """Second half of `fused_prior`: features of `hyper_decode` to the prior's parameters."""
+        return self.y_prior_fusion(features)
 
     def code_latents(self, y: Float[Tensor, "batch latent height width"], prior: FusedPrior) -> CodedLatents:
         """Quantise latents (divided by `step` and `prior.q_step`) in two steps and decode them again."""
