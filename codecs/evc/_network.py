@@ -130,6 +130,8 @@ class EVC(nn.Module):
         self, q_scale: int | float | Float[Tensor, ""] | Float[Tensor, " batch"], batch: int = 1
     ) -> Float[Tensor, "rows latent 1 1"]:
         """Quantiser step per channel (and per image, if `q_scale` says so): bounded q_basic times q_scale."""
+        if isinstance(q_scale, int | float):  # a tensor made of it would be copied to a GPU, and waited for
+            return lower_bound(self.q_basic, _STEP_MIN) * q_scale
         scale = torch.as_tensor(q_scale, dtype=self.q_basic.dtype, device=self.q_basic.device)
         if scale.dim() > 1 or (scale.dim() == 1 and scale.shape[0] != batch):
             raise ValueError(
