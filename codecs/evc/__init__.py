@@ -4,6 +4,7 @@ from ._config import EVCConfig
 from ._fast import fast
 from ._network import EVC, EVCOutput
 from ._objective import RateDistortion, RatePoint, evaluate, rate_distortion
+from ._precision import PrecisionCost, half_precision_cost
 from ._presets import PRESETS, build_preset
 from ._public_checkpoint import CheckpointError, load_public_checkpoint
 from ._rates import rate_to_lambda
@@ -16,6 +17,7 @@ __all__ = [
     "CheckpointError",
     "EVCConfig",
     "EVCOutput",
+    "PrecisionCost",
     "RateDistortion",
     "RatePoint",
     "SampleImages",
@@ -25,6 +27,7 @@ __all__ = [
     "build_preset",
     "evaluate",
     "fast",
+    "half_precision_cost",
     "load_public_checkpoint",
     "rate_distortion",
     "rate_to_lambda",
