@@ -183,7 +183,10 @@ def diff_tables(found: ReportDiff) -> list[Table]:
 def _cells(row: RowDiff, timed: bool) -> dict[str, str]:
     def change(old: float | None, new: float | None, ratio: float | None, write: Any = short) -> str:
         if old is None or new is None:
-            return "" if old is new else f"{write(old)} -> none" if new is None else f"none -> {write(new)}"
+            alone = old if new is None else new
+            if alone is None or row.old is None or row.new is None:
+                return "" if alone is None else write(alone)
+            return f"{write(alone)} -> none" if new is None else f"none -> {write(alone)}"
         return write(old) if old == new else f"{write(old)} -> {write(new)}" + (f" (x{ratio:.3g})" if ratio else "")
 
     old, new = row.old, row.new
@@ -197,8 +200,12 @@ def _cells(row: RowDiff, timed: bool) -> dict[str, str]:
         cells["ms"] = change(times[0], times[1], row.latency_ratio, milliseconds)
         verdict = {True: "faster" if (row.latency_ratio or 1) < 1 else "slower", False: "within spread", None: ""}
         what = what or verdict[row.beyond_spread]
-    cells[" "] = what
-    return cells
+    return {"change": what or _grown(row), **cells}
+
+
+def _grown(row: RowDiff) -> str:
+    """Of what was not timed in both."""
+    return "same" if row.macs_ratio == row.params_ratio == 1 else "changed"
 
 
 def diff_notes(found: ReportDiff) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -50,8 +50,15 @@ def finish_bars(figure: Figure, axes: Any, title: str, *, legend: bool) -> None:
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     if legend:
-        columns = 3 if figure.get_figwidth() > 7 else 2
-        figure.legend(loc="outside lower left", frameon=False, fontsize=9, ncols=columns)
+        handles, labels = axes.get_legend_handles_labels()
+        add_legend(figure, handles, labels)
+
+
+def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Under the picture, in as many columns as fit."""
+    longest = 4.6 * max((len(label) for label in labels), default=1) + 40  # points, about
+    columns = min(len(labels), max(1, int(72 * figure.get_figwidth() / longest)), 4)
+    figure.legend(handles, labels, loc="outside lower left", frameon=False, fontsize=9, ncols=columns)
 
 
 def plain(name: str, longest: int = 28) -> str:

@@ -45,10 +45,16 @@ def machine(rows: Sequence[ProfileRow]) -> list[str]:
 
 
 def setting(found: LatencyReport) -> str:
-    """Everything but the network that a time depends on."""
+    """Everything but the network that a time depends on, as one statement."""
+    how, where = conditions(found)
+    return f"{', '.join(how)}; {', '.join(where)}"
+
+
+def conditions(found: LatencyReport) -> tuple[list[str], list[str]]:
+    """How a network was run, and on what, each in a few words."""
     place = found.environment
-    driver = f", driver {place.driver}" if place.driver else ""
-    return f"{found.dtype}, {found.memory_format}, {found.mode}; {place}, torch {place.torch_version}{driver}"
+    driver = [f"driver {place.driver}"] if place.driver else []
+    return [found.dtype, found.memory_format, found.mode], [str(place), f"torch {place.torch_version}", *driver]
 
 
 def troubles(rows: Sequence[ProfileRow]) -> list[str]:
@@ -78,7 +84,8 @@ def _told(rows: Sequence[ProfileRow], tell: Callable[[ProfileRow], str]) -> Iter
         if text := tell(row):
             found.setdefault(text, []).append(row)
     for text, members in found.items():
-        yield f"{', '.join(title_of(row, rows) for row in members)}: {text}."
+        everywhere = len(members) == len(rows) > 1
+        yield f"{'All' if everywhere else ', '.join(title_of(row, rows) for row in members)}: {text}."
 
 
 def reasons(rows: Sequence[ProfileRow]) -> list[str]:

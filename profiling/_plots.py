@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._drawing import GREY, WIDTH, colour, finish_bars, new_figure, number, plain
+from ._drawing import GREY, WIDTH, add_legend, colour, finish_bars, new_figure, number, plain
 from ._notes import setting
 from ._report import ProfileRow
 from ._summary import compared, largest_parts, macs_by_part, ms_by_part, names_of
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_PARTS = 16
+_BAR = 0.42
 
 
 def plot_macs(
@@ -71,32 +72,31 @@ def plot_stages(rows: Sequence[ProfileRow], *, title: str = "Time by stage", wid
     return _part_bars(figures, totals, title, "ms, median", width)
 
 
-def plot_latency(rows: Sequence[ProfileRow], *, title: str = "Latency, timed in turns", width: float = WIDTH) -> Figure:
+def plot_latency(
+    rows: Sequence[ProfileRow], *, title: str = "Latency, timed in turns", width: float = WIDTH, machine: bool = True
+) -> Figure:
     """Horizontal bars of median milliseconds, a whisker from the 10% to the 90% quantile, the speed-up beside.
 
     Args:
         rows, title, width: as in `plot_macs`; rows that were not timed are left out.
+        machine: tell under the picture what it was timed on.
 
     Raises:
         ValueError: no row was timed.
     """
     timed = _some([row for row in rows if row.latency is not None], "there is nothing to plot: no row was timed")
     reports = [row.latency for row in timed if row.latency is not None]
-    figure, axes = new_figure(width=width, height=1.5 + 0.5 * len(reports))
-    widest = max(report.p90_ms for report in reports)
     against = compared(timed)
+    figure, axes = new_figure(width=width, height=1.3 + 0.5 * len(reports) + 0.3 * machine)
+    names, texts = list(dict.fromkeys(row.name for row in timed)), []
     for place, (row, report) in enumerate(zip(timed, reports, strict=True)):
-        axes.barh(place, report.median_ms, height=0.6, color=colour(place))
+        axes.barh(place, report.median_ms, height=_BAR, color=colour(names.index(row.name)))
         _whisker(axes, place, report.median_ms, report.p10_ms, report.p90_ms)
-        label = f"{number(report.median_ms)} ms"
-        if row in against and row.speedup is not None:
-            label += f"  ({row.speedup.median:.2f}x as fast)"
-        axes.text(report.p90_ms + 0.015 * widest, place, label, va="center", fontsize=9, color=GREY)
-    axes.set_yticks(range(len(timed)), list(_labelled(timed)))
-    axes.invert_yaxis()
-    axes.set_xlim(0, (1.0 + 2.8 / width) * widest)
-    machines = "\n".join(dict.fromkeys(_broken(setting(report)) for report in reports))
-    axes.set_xlabel(f"ms per call, median with 10-90% range\n{machines}")
+        faster = f"  ({row.speedup.median:.2f}x as fast)" if row in against and row.speedup is not None else ""
+        texts.append(f"{number(report.median_ms)} ms{faster}")
+    _write_beside(axes, list(_labelled(timed)), [report.p90_ms for report in reports], texts, width)
+    told = dict.fromkeys(setting(report).replace("; ", "\n") for report in reports) if machine else ()
+    axes.set_xlabel("\n".join(("ms per call, median with 10-90% range", *told)))
     finish_bars(figure, axes, title, legend=False)
     return figure
 
@@ -115,26 +115,23 @@ def plot_speedups(
     found = _some(
         [row for row in compared(rows) if row.speedup is not None], "there is nothing to plot: no row has a speed-up"
     )
-    figure, axes = new_figure(width=width, height=1.6 + 0.5 * len(found))
-    widest = max(max(row.speedup.p90, row.mac_ratio or 0) for row in found if row.speedup)
+    figure, axes = new_figure(width=width, height=1.5 + 0.5 * len(found))
+    ends, texts = [], []
     for place, row in enumerate(found):
         assert row.speedup is not None
         bar, ratio = row.speedup, row.mac_ratio or 0.0
-        axes.barh(place, bar.median, height=0.6, color=colour(0), label="speed-up, 10-90%" if not place else None)
+        axes.barh(place, bar.median, height=_BAR, color=colour(0), label="speed-up, 10-90%" if not place else None)
         _whisker(axes, place, bar.median, bar.p10, bar.p90)
-        axes.scatter(
-            ratio, place, marker="D", s=55, color=colour(1), edgecolor="white", zorder=4,
-            label=None if place else "MAC ratio",
-        )  # fmt: skip
-        label = f"{bar.median:.2f}x, MACs {ratio:.2f}x"
-        axes.text(max(bar.p90, ratio) + 0.03 * widest, place, label, va="center", fontsize=9, color=GREY)
-    axes.axvline(1.0, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set_yticks(range(len(found)), list(_labelled(found)))
-    axes.invert_yaxis()
-    axes.set_xlim(0, (1.0 + 2.8 / width) * max(widest, 1.0))
-    baselines = ", ".join(dict.fromkeys(plain(str(row.baseline)) for row in found))
-    axes.set_xlabel(f"times {baselines}")
-    finish_bars(figure, axes, title, legend=True)
+        label = None if place else "MAC ratio"
+        axes.scatter(ratio, place, marker="D", s=55, color=colour(1), edgecolor="white", zorder=4, label=label)
+        ends.append(max(bar.p90, ratio, 1.0))
+        texts.append(f"{bar.median:.2f}x, MACs {ratio:.2f}x")
+    _write_beside(axes, list(_labelled(found)), ends, texts, width)
+    axes.axvline(1.0, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    axes.set_xlabel(f"times {', '.join(dict.fromkeys(plain(str(row.baseline)) for row in found))}")
+    finish_bars(figure, axes, title, legend=False)
+    handles, labels = axes.get_legend_handles_labels()
+    add_legend(figure, handles[::-1], labels[::-1])
     return figure
 
 
@@ -179,11 +176,18 @@ def _part_bars(
     return figure
 
 
+def _write_beside(axes: Any, names: Sequence[str], ends: Sequence[float], texts: Sequence[str], width: float) -> None:
+    """Names above their bars, which leaves the whole width to these, and a text where each one ends."""
+    room = 5.2 * max(map(len, texts)) / (72 * width - 30)  # of the width, for letters of about 5 points
+    reach = max(ends) / (1 - min(room + 0.03, 0.7))
+    for place, (name, end, text) in enumerate(zip(names, ends, texts, strict=True)):
+        axes.text(end + 0.025 * reach, place, text, va="center", fontsize=9, color=GREY)
+        axes.text(0, place - 0.62 * _BAR, name, va="bottom", fontsize=9.5)
+    axes.set_yticks([])
+    axes.set_ylim(len(names) - 0.6, -0.75)
+    axes.set_xlim(0, reach)
+
+
 def _whisker(axes: Any, place: int, middle: float, low: float, high: float) -> None:
     reach = [[max(middle - low, 0.0)], [max(high - middle, 0.0)]]
     axes.errorbar(middle, place, xerr=reach, color="black", capsize=3, linewidth=1)
-
-
-def _broken(text: str) -> str:
-    """Each statement on a line of its own."""
-    return text.replace("; ", "\n")

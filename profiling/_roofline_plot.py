@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._drawing import COLOURS, GREY, WIDTH, new_figure, number, plain
+from ._drawing import COLOURS, GREY, WIDTH, add_legend, new_figure, number, plain
 from ._layers import LayerFigures
 from ._report import ProfileRow
 from ._roofline import BOUNDS, Ceilings
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP"
-BOUND_COLOURS = {bound: COLOURS[place % len(COLOURS)] for place, bound in enumerate(BOUNDS)}
+# None of the first two colours, which stand for networks elsewhere.
+BOUND_COLOURS = dict(zip(BOUNDS, (COLOURS[2], COLOURS[3], COLOURS[4], "#333333", COLOURS[5]), strict=False))
 
 
 def plot_roofline(rows: Sequence[ProfileRow], *, title: str = "Roofline", width: float = WIDTH) -> Figure:
@@ -104,10 +106,10 @@ def _roofs(axes: Any, ceilings: Ceilings, layers: Sequence[LayerFigures]) -> Non
     bottom = min(min(_rate(layer) for layer in layers), slope * low) / 2
     top = max(peak, *(_rate(layer) for layer in layers))
     axes.set_ylim(bottom, top * 4)
-    axes.text(high, peak * 1.15, f"arithmetic: {number(peak)} GMAC/s ", ha="right", fontsize=8.5, color=GREY)
-    axes.annotate(
-        f"memory: {number(slope)} GB/s", (low, slope * low), xytext=(6, 8), textcoords="offset points", fontsize=8.5,
-        color=GREY,
+    axes.text(high, peak * 1.2, f"arithmetic: {number(peak)} GMAC/s ", ha="right", fontsize=8.5, color=GREY)
+    axes.text(
+        low * 1.1, slope * low * 1.35, f"memory: {number(slope)} GB/s", fontsize=8.5, color=GREY, va="bottom",
+        rotation=math.degrees(math.atan2(slope, 1.0)), rotation_mode="anchor", transform_rotates_text=True,
     )  # fmt: skip
 
 
@@ -127,5 +129,4 @@ def _legend(figure: Figure, rows: Sequence[ProfileRow]) -> None:
         entry("slow kernel" if bound == "kernel" else f"{bound} bound", "o", BOUND_COLOURS[bound], False)
         for bound in bounds
     ]
-    columns = 3 if figure.get_figwidth() > 7 else 2
-    figure.legend(handles=entries, loc="outside lower left", frameon=False, fontsize=9, ncols=columns)
+    add_legend(figure, entries, [str(line.get_label()) for line in entries])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ._drawing import number
 from ._report import ProfileRow
-from ._tables import Table, milliseconds, short, with_range
+from ._tables import Table, short, with_range
 
 _MOST_PARTS = 8
 REST = "(rest)"
@@ -17,7 +18,7 @@ def tables(rows: Sequence[ProfileRow]) -> list[Table]:
     imaged = all(row.macs_per_pixel is not None for row in rows)
     title = "MACs per pixel by part" if imaged else "MACs by part"
     found += _by_part(title, rows, (lambda row: macs_by_part(row, imaged)), "{:,.0f}".format if imaged else short)
-    found += _by_part("Milliseconds by part: the sum of its layers' own, in eager mode", rows, ms_by_part, milliseconds)
+    found += _by_part("Milliseconds by part: the sum of its layers' own, in eager mode", rows, ms_by_part, number)
     staged = [row for row in rows if row.stages is not None]
     if staged:
         cells = [{**names_of(row, rows), **_stage_cells(row)} for row in staged]
@@ -119,13 +120,16 @@ def _by_part(
     if not [name for name in names if name != REST]:
         return []
     hidden = len({name for row in figures for name, value in row.items() if value}) - len(names)
-    cells = [
-        {**names_of(row, rows), **{name: write(own[name]) if name in own else "" for name in names}}
+    written = [
+        (row, {name: write(own[name]) if name in own else "" for name in names})
         for row, own in zip(rows, figures, strict=True)
         if own
     ]
     title = f"{title}; the {_MOST_PARTS} largest of {_MOST_PARTS + hidden}" if hidden > 0 else title
-    return [Table.of(title, cells, keys=len(_keys(rows)))]
+    once = {row.name: cells for row, cells in written}
+    if all(once[row.name] == cells for row, cells in written):  # MACs per pixel are mostly the same at all sizes
+        return [Table.of(title, [{"network": name, **cells} for name, cells in once.items()], keys=1)]
+    return [Table.of(title, [{**names_of(row, rows), **cells} for row, cells in written], keys=len(_keys(rows)))]
 
 
 def _stage_cells(row: ProfileRow) -> dict[str, str]:

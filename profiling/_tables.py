@@ -81,7 +81,7 @@ def as_markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:
 
 def _escaped(text: str) -> str:
     """Nothing in a name is taken for Markdown."""
-    return "".join(f"\\{letter}" if letter in "\\|*`<>[]" else letter for letter in text)
+    return "".join(f"\\{letter}" if letter in "\\|*`<[]" else letter for letter in text)
 
 
 def _indent(note: str) -> str:
@@ -97,7 +97,7 @@ def _fitting(table: Table, width: int) -> list[Table]:
     """The table in as many as it takes for each to fit; only the first column may be squeezed."""
     from rich.cells import cell_len
 
-    columns = [[header, *(row[place] for row in table.rows)] for place, header in enumerate(table.headers)]
+    columns = [[*_lines(table, place), *(row[place] for row in table.rows)] for place in range(len(table.headers))]
     needed = [max(cell_len(cell) for cell in column) + _GAP for column in columns]
     needed[0] = min(needed[0], max(width // 3, 12))
     fixed = sum(needed[: table.keys])
@@ -110,6 +110,13 @@ def _fitting(table: Table, width: int) -> list[Table]:
         groups[-1].append(place)
         room -= needed[place]
     return [_of_columns(table, [*range(table.keys), *group], first=number == 0) for number, group in enumerate(groups)]
+
+
+def _lines(table: Table, place: int) -> list[str]:
+    """A column's header, its words below each other where the cells are narrower than it."""
+    words = table.headers[place].replace("_", " ").split()
+    widest = max((len(text) for text in (*words, *(row[place] for row in table.rows))), default=1)
+    return textwrap.wrap(" ".join(words), widest, break_on_hyphens=False) or [""]
 
 
 def _of_columns(table: Table, places: list[int], *, first: bool) -> Table:
@@ -125,9 +132,10 @@ def _drawn(table: Table, width: int) -> str:
     from rich.text import Text
 
     drawing = Drawing(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, _GAP - 1, 0, 0))
-    for place, header in enumerate(table.headers):
+    for place in range(len(table.headers)):
         side = "left" if place < table.keys else "right"
-        drawing.add_column(Text(header), justify=side, overflow="fold", no_wrap=place > 0)
+        header = Text("\n".join(_lines(table, place)))
+        drawing.add_column(header, justify=side, overflow="fold", no_wrap=place > 0, vertical="bottom")
     for row in table.rows:
         drawing.add_row(*map(Text, row))
     written = io.StringIO()
