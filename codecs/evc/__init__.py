@@ -1,7 +1,9 @@
 """EVC: a real-time learned image codec (ICLR 2023), the reference client of maskdecay."""
 
+from ._codec import EVCCodec
 from ._config import EVCConfig
 from ._fast import fast
+from ._identity import model_identity
 from ._network import EVC, EVCOutput
 from ._objective import RateDistortion, RatePoint, evaluate, rate_distortion
 from ._precision import PrecisionCost, half_precision_cost
@@ -10,11 +12,13 @@ from ._public_checkpoint import CheckpointError, load_public_checkpoint
 from ._rates import rate_to_lambda
 from ._samples import SampleImages, sample_images
 from ._train import TrainConfig, TrainReport, TrainStep, train
+from ._weights import bundled_names, load_network
 
 __all__ = [
     "EVC",
     "PRESETS",
     "CheckpointError",
+    "EVCCodec",
     "EVCConfig",
     "EVCOutput",
     "PrecisionCost",
@@ -25,10 +29,13 @@ __all__ = [
     "TrainReport",
     "TrainStep",
     "build_preset",
+    "bundled_names",
     "evaluate",
     "fast",
     "half_precision_cost",
+    "load_network",
     "load_public_checkpoint",
+    "model_identity",
     "rate_distortion",
     "rate_to_lambda",
     "sample_images",

@@ -1,0 +1,92 @@
+"""What the command line does to one file; picklable, so that worker processes can be given it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from .._container import Section, read_container
+from .._folders import Work
+from .._picture_files import read_picture, write_picture
+from .._pictures import MODES
+from .._writing import write_whole
+from ._codec import EVC_FILE, EVCCodec
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeFiles:
+    """Loads a codec, and gives what codes image files with it.
+
+    Args:
+        model: for `EVCCodec.load`.
+        device: where networks run.
+        max_pixels: images with more are refused.
+        metadata: keep ICC profiles and EXIF blocks.
+        rate: for `EVCCodec.encode`, as the other two.
+        target_bpp: bits per pixel.
+        target_psnr: dB.
+    """
+
+    model: str
+    device: str
+    max_pixels: int
+    metadata: bool
+    rate: int | None = None
+    target_bpp: float | None = None
+    target_psnr: float | None = None
+
+    def __call__(self) -> Work:
+        """Codes the first path's image to the second."""
+        codec = EVCCodec.load(self.model, device=self.device, max_pixels=self.max_pixels)
+        return partial(self._encode, codec)
+
+    def _encode(self, codec: EVCCodec, source: Path, target: Path) -> str:
+        picture = read_picture(source, max_pixels=self.max_pixels)
+        if not self.metadata:
+            picture = picture.without_profiles()
+        data = codec.encode(picture, rate=self.rate, target_bpp=self.target_bpp, target_psnr=self.target_psnr)
+        write_whole(target, data)
+        facts = describe(data)
+        return f"{facts['bytes']} bytes, {facts['bpp']} bpp, rate {facts['rate']}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeFiles:
+    """Loads a codec, and gives what decodes files with it; see `EncodeFiles`."""
+
+    model: str
+    device: str
+    max_pixels: int
+
+    def __call__(self) -> Work:
+        """Decodes the first path's file to an image at the second."""
+        codec = EVCCodec.load(self.model, device=self.device, max_pixels=self.max_pixels)
+        return partial(_decode, codec)
+
+
+def _decode(codec: EVCCodec, source: Path, target: Path) -> str:
+    picture = codec.decode(source.read_bytes(), as_="picture")
+    write_picture(target, picture)
+    return f"{picture.width}x{picture.height} {MODES[picture.channels]}"
+
+
+def describe(data: bytes) -> dict[str, str | int | float]:
+    """What a file says about itself, once its checksums are right; sizes in bytes, `bpp` of the whole file.
+
+    Raises:
+        ValueError: this is no EVC file or a damaged one.
+    """
+    header, sections = read_container(EVC_FILE, data, max_pixels=1 << 64)
+    return {
+        "version": EVC_FILE.version,
+        "width": header.width,
+        "height": header.height,
+        "mode": MODES[header.channels],
+        "bit_depth": header.bit_depth,
+        "rate": header.setting,
+        "model": header.model.hex(),
+        "bytes": len(data),
+        "bpp": round(8 * len(data) / header.pixels, 4),
+        **{tag.name.lower(): len(sections[tag]) for tag in Section if tag in sections},
+    }

@@ -1,0 +1,96 @@
+"""EVC networks in and out of files, and those that come with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+import maskdecay as md
+
+from ._config import EVCConfig, Widths
+from ._network import EVC
+from ._public_checkpoint import load_public_checkpoint
+
+BUNDLED = Path(__file__).parent / "weights"
+_SUFFIX = ".safetensors"
+_CHECKPOINT_SUFFIXES = (".tar", ".pth", ".pt")
+
+
+def bundled_names() -> list[str]:
+    """Names of the networks that come with the package."""
+    return sorted(path.name.removesuffix(_SUFFIX) for path in BUNDLED.glob(f"*{_SUFFIX}"))
+
+
+def load_network(name_or_path: str | Path) -> EVC:
+    """Load trained weights.
+
+    Args:
+        name_or_path: a bundled network's name; a `.safetensors` file written by `maskdecay.save`, of a network as it
+            was built or pruned; or a public checkpoint (`.pth.tar`).
+
+    Returns:
+        The network in evaluation mode, float32, on the CPU.
+
+    Raises:
+        ValueError: there is no such name, or the file holds no EVC; the message lists what there is.
+        OSError: the file cannot be read.
+    """
+    path = Path(name_or_path)
+    if path.suffix == _SUFFIX:
+        return _load_saved(path)
+    if path.suffix in _CHECKPOINT_SUFFIXES:
+        return load_public_checkpoint(path)
+    names = bundled_names()
+    if str(name_or_path) not in names:
+        raise ValueError(
+            f"there are no weights '{name_or_path}'; bundled are {', '.join(names) if names else 'none yet'}. "
+            "Give the path of a .safetensors file (maskdecay.save) or of a public checkpoint (.pth.tar)"
+        )
+    return _load_saved(BUNDLED / f"{name_or_path}{_SUFFIX}")
+
+
+def _load_saved(path: Path) -> EVC:
+    config = infer_config(path)
+
+    def build() -> EVC:
+        with torch.device("meta"):
+            return EVC(config)
+
+    # md.load keeps the device of what it replaces, so the wide network gets memory that is never touched.
+    return md.load(path, lambda: build().to_empty(device="cpu")).float().eval()
+
+
+def infer_config(path: Path) -> EVCConfig:
+    """Widths that contain a saved network, pruned or not, from the shapes in its file.
+
+    Raises:
+        ValueError: the file is no safetensors file, or holds no EVC.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb"):  # safetensors tells less about a file that cannot be read
+        pass
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"'{path}' is no safetensors file, or a damaged one") from error
+    if len(shapes.get("q_basic", ())) != 4:
+        raise ValueError(f"'{path}' holds no EVC: it has no 4-dimensional tensor q_basic")
+    latent = shapes["q_basic"][1]
+    return EVCConfig(latent=latent, encoder=_trunk(shapes, "enc.", latent), decoder=_trunk(shapes, "dec.", latent))
+
+
+def _trunk(shapes: dict[str, tuple[int, ...]], prefix: str, latent: int) -> Widths:
+    """One width for all stages, wide enough for each convolution; the hidden layers are 4 times as wide."""
+    needed = [1]
+    for name, shape in shapes.items():
+        if name.startswith(prefix) and len(shape) == 4:
+            wide = name.endswith((".conv.0.weight", ".conv.2.weight")) and ".block." in name
+            shuffled = name.endswith((".subpel_conv.0.weight", ".upsample.0.weight")) or name == "dec.7.0.weight"
+            outputs = shape[0] if not (shuffled or (wide and ".conv.0." in name)) else -(-shape[0] // 4)
+            inputs = -(-shape[1] // 4) if wide and ".conv.2." in name else shape[1]
+            needed += [outputs, inputs]
+    width = max(needed)
+    return (width, width, width, latent)
