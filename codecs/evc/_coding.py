@@ -190,11 +190,11 @@ def to_symbols(values: Float[Tensor, "*shape"]) -> Int32[np.ndarray, " count"]:
     Raises:
         ValueError: a value is not finite, or too far from zero for the coder.
     """
-    largest = values.abs().amax().item() if values.numel() else 0.0
-    if not largest <= MAX_SYMBOL:  # written so that NaN fails it
+    lowest, highest = (bound.item() for bound in values.aminmax())
+    if not -MAX_SYMBOL <= lowest <= highest <= MAX_SYMBOL:  # written so that NaN fails it
         raise ValueError(
-            f"latents reach {largest}, the coder takes {MAX_SYMBOL} at most: does the model hold trained weights, "
-            f"and the image values in [0, 1]?"
+            f"latents reach from {lowest} to {highest}, the coder takes +-{MAX_SYMBOL} at most: does the model hold "
+            f"trained weights, and the image values in [0, 1]?"
         )
     return values.int().flatten().cpu().numpy()
 

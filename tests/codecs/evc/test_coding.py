@@ -11,6 +11,7 @@ from maskdecay.codecs._gaussian import gaussian_tables, scale_indices
 from maskdecay.codecs.evc import EVC, EVCConfig, _coding, sample_images
 from maskdecay.codecs.evc._coding import EVCStreams, compress, decompress, hyper_latent_tables
 from maskdecay.codecs.evc._dual_prior import first_step_positions, split_fused
+from maskdecay.codecs.evc._fast import fast
 from maskdecay.codecs.evc._quantise import quantise
 from safetensors.torch import load_file
 from torch import Tensor
@@ -39,9 +40,10 @@ def streams(network: EVC, picture: Tensor) -> EVCStreams:
 @pytest.mark.parametrize("q_scale", [0.1, 0.3, 1.0, 3.5])
 @torch.no_grad()
 def test_bytes_are_what_forward_estimates(network: EVC, picture: Tensor, q_scale: float) -> None:
+    picture = picture[:, :, :256].contiguous()
     output, streams = network(picture, q_scale), compress(network, picture, q_scale)
     estimate = (output.bits_y + output.bits_z).item() / 8
-    assert estimate > 3000  # a rate like those of trained networks: 0.2 bits per pixel and more
+    assert estimate > 1600  # a rate like those of trained networks: 0.2 bits per pixel and more
     assert abs(streams.byte_count - estimate) <= 0.01 * estimate + 64
     assert len(streams.z) == pytest.approx(output.bits_z.item() / 8, rel=0.01, abs=16)
 
@@ -76,6 +78,13 @@ def test_memory_layout_of_image_and_weights_changes_nothing(network: EVC, pictur
         streams = compress(network, picture[:, :, :128, :128].to(memory_format=torch.channels_last))
         expected = decompress(network, streams)
         assert torch.equal(decompress(network, compress(network, picture[:, :, :128, :128])), expected)
+
+
+def test_a_fast_copy_reads_and_writes_the_same_streams(network: EVC, picture: Tensor) -> None:
+    x, copy = picture[:, :, :128, :128], fast(network)
+    for writer, reader in ((network, copy), (copy, network)):
+        streams = compress(writer, x, 0.2)
+        torch.testing.assert_close(decompress(reader, streams), decompress(writer, streams), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
