@@ -73,7 +73,7 @@ class RowDiff:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RowDiff:
         """The row that `to_dict` wrote."""
-        sides = {side: None if data[side] is None else Figures(**data[side]) for side in ("old", "new")}
+        sides: dict[str, Any] = {side: None if data[side] is None else Figures(**data[side]) for side in ("old", "new")}
         return cls(**{name: data[name] for name in _FIELDS}, **sides)
 
 
@@ -191,7 +191,7 @@ def _cells(row: RowDiff, timed: bool) -> dict[str, str]:
 
     old, new = row.old, row.new
     what = "only in new" if old is None else "only in old" if new is None else ""
-    times = [side and side["median"] for side in row._times()]
+    times = [None if side is None else side["median"] for side in row._times()]
     cells = {
         "params": change(old and old.params, new and new.params, row.params_ratio),
         "MACs": change(old and old.macs, new and new.macs, row.macs_ratio),

@@ -80,7 +80,7 @@ def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
     """A header and one line per row; what a row lacks is empty, and so is a column that a None would head."""
     names = dict.fromkeys(key for line in lines for key in line)
-    deeper = {name.rpartition(".")[0] for name in names}
+    deeper = {name[:place] for name in names for place, letter in enumerate(name) if letter == "."}
     columns = [name for name in names if name not in deeper]  # None in one row, a mapping in another
     written = io.StringIO()
     writer = csv.DictWriter(written, columns, restval="", lineterminator="\n", extrasaction="ignore")

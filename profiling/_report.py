@@ -84,7 +84,12 @@ class ProfileRow:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ProfileRow:
-        """The row that `to_dict` wrote."""
+        """The row that `to_dict` wrote.
+
+        Raises:
+            TypeError: a figure is no number, or a name no text.
+        """
+        _check_kinds(data)
 
         def made(key: str, build: Any) -> Any:
             return None if data[key] is None else build(data[key])
@@ -100,6 +105,19 @@ class ProfileRow:
             "stages": made("stages", StageReport.from_dict),
         }
         return cls(**known)
+
+
+def _check_kinds(data: Mapping[str, Any]) -> None:
+    """Find out on reading, not when it is shown, that a figure is no figure."""
+    latency = data["latency"] or {"median_ms": 0, "p10_ms": 0, "p90_ms": 0}
+    numbers = {name: data[name] for name in ("params", "macs")}
+    numbers |= {name: latency[name] for name in ("median_ms", "p10_ms", "p90_ms")}
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} is {value!r}, no number")
+    for name in ("name", "size", "device", "dtype", "mode"):
+        if not isinstance(data[name], str):
+            raise TypeError(f"{name} is {data[name]!r}, no text")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MARKERS = "osD^vP"
 # None of the first two colours, which stand for networks elsewhere.
-BOUND_COLOURS = dict(zip(BOUNDS, (COLOURS[2], COLOURS[3], COLOURS[4], "#333333", COLOURS[5]), strict=False))
+BOUND_COLOURS: dict[str, str] = dict(zip(BOUNDS, (COLOURS[2], COLOURS[3], COLOURS[4], "#333333", COLOURS[5]), strict=False))
 
 
 def plot_roofline(rows: Sequence[ProfileRow], *, title: str = "Roofline", width: float = WIDTH) -> Figure:

@@ -95,28 +95,36 @@ def _wrapped(note: str, width: int) -> str:
 
 def _fitting(table: Table, width: int) -> list[Table]:
     """The table in as many as it takes for each to fit; only the first column may be squeezed."""
-    from rich.cells import cell_len
-
-    columns = [[*_lines(table, place), *(row[place] for row in table.rows)] for place in range(len(table.headers))]
-    needed = [max(cell_len(cell) for cell in column) + _GAP for column in columns]
+    if sum(_widths(table)) - _GAP <= width:
+        return [table]
+    table = replace(table, headers=tuple(_folded(table, place) for place in range(len(table.headers))))
+    needed = _widths(table)
     needed[0] = min(needed[0], max(width // 3, 12))
-    fixed = sum(needed[: table.keys])
+    whole = width + _GAP - sum(needed[: table.keys])
     groups: list[list[int]] = [[]]
-    room = width + _GAP - fixed
-    for place in range(table.keys, len(columns)):
+    room = whole
+    for place in range(table.keys, len(needed)):
         if groups[-1] and needed[place] > room:
             groups.append([])
-            room = width + _GAP - fixed
+            room = whole
         groups[-1].append(place)
         room -= needed[place]
     return [_of_columns(table, [*range(table.keys), *group], first=number == 0) for number, group in enumerate(groups)]
 
 
-def _lines(table: Table, place: int) -> list[str]:
+def _widths(table: Table) -> list[int]:
+    """What every column takes, with the gap after it."""
+    from rich.cells import cell_len
+
+    columns = ([*header.splitlines(), *cells] for header, *cells in zip(table.headers, *table.rows, strict=True))
+    return [max(map(cell_len, column), default=0) + _GAP for column in columns]
+
+
+def _folded(table: Table, place: int) -> str:
     """A column's header, its words below each other where the cells are narrower than it."""
     words = table.headers[place].replace("_", " ").split()
-    widest = max((len(text) for text in (*words, *(row[place] for row in table.rows))), default=1)
-    return textwrap.wrap(" ".join(words), widest, break_on_hyphens=False) or [""]
+    widest = max(1, *(len(text) for text in (*words, *(row[place] for row in table.rows))))
+    return textwrap.fill(" ".join(words), widest, break_on_hyphens=False)
 
 
 def _of_columns(table: Table, places: list[int], *, first: bool) -> Table:
@@ -132,10 +140,9 @@ def _drawn(table: Table, width: int) -> str:
     from rich.text import Text
 
     drawing = Drawing(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, _GAP - 1, 0, 0))
-    for place in range(len(table.headers)):
+    for place, header in enumerate(table.headers):
         side = "left" if place < table.keys else "right"
-        header = Text("\n".join(_lines(table, place)))
-        drawing.add_column(header, justify=side, overflow="fold", no_wrap=place > 0, vertical="bottom")
+        drawing.add_column(Text(header), justify=side, overflow="fold", no_wrap=place > 0, vertical="bottom")
     for row in table.rows:
         drawing.add_row(*map(Text, row))
     written = io.StringIO()
