@@ -160,13 +160,13 @@ FAILED = replace(
 COUNTED = replace(FAILED, size="768x512", error=None, baseline=None, mac_ratio=None, uncounted={})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report() -> Report:
     """Two networks at one size, all figures there, and one of them out of memory at a larger size."""
     return Report((LARGE, SMALL, replace(LARGE, size="1920x1080", stages=None), FAILED))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def counted() -> Report:
     """One network that was only counted."""
     return Report((COUNTED,))
