@@ -39,7 +39,7 @@ class Picture:
     """
 
     colour: UInt8[np.ndarray, "height width colours"]
-    alpha: UInt8[np.ndarray, "height width"] | None = None
+    alpha: UInt8[np.ndarray, "rows columns"] | None = None
     icc: bytes | None = None
     exif: bytes | None = None
 
