@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from ._analysis import RecordedAnalysis
 from ._prepare import Prepared, no_numbers, prepare
 from ._record import Call, record_arguments
 from ._timing import Timing, repeat, warm_up
+
+if TYPE_CHECKING:
+    from ._analysis import RecordedAnalysis
 
 # Which input of a layer's product holds the features.
 _READS = {"aten::convolution": 0, "aten::_convolution": 0, "aten::addmm": 1, "aten::mm": 0}
@@ -86,6 +88,8 @@ def layer_figures(
 
 def time_layers(ready: Prepared, *, timing: Timing | None = None) -> tuple[LayerFigures, ...]:
     """`layer_figures` of a network that is ready; whatever its mode, its layers run eagerly."""
+    from ._analysis import RecordedAnalysis
+
     times = _times(ready, timing or Timing(seconds=3.0))
     recorded = record_arguments(ready.subject, *ready.arguments)
     calls: dict[str, list[Call]] = {}

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 MARKERS = "osD^vP"
 # None of the first two colours, which stand for networks elsewhere.
-BOUND_COLOURS: dict[str, str] = dict(zip(BOUNDS, (COLOURS[2], COLOURS[3], COLOURS[4], "#333333", COLOURS[5]), strict=False))
+_SHADES = (*COLOURS[2:5], "#333333", COLOURS[5])
+BOUND_COLOURS: dict[str, str] = {bound: _SHADES[place % len(_SHADES)] for place, bound in enumerate(BOUNDS)}
 
 
 def plot_roofline(rows: Sequence[ProfileRow], *, title: str = "Roofline", width: float = WIDTH) -> Figure:
