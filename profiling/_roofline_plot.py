@@ -47,6 +47,8 @@ def plot_roofline(rows: Sequence[ProfileRow], *, title: str = "Roofline", width:
             )
     ceilings = next(row.ceilings for row in shown if row.ceilings is not None)
     axes.set(xscale="log", yscale="log", xlabel="MACs per byte moved", ylabel="GMAC/s attained")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
     _roofs(axes, ceilings, [layer for row in shown for layer in dotted(row)])
     _legend(figure, shown)
     axes.set_title(title, loc="left", fontweight="bold", fontsize=11)
