@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from ._fast_layers import rewrite
 from ._network import EVC
 
 Codec = TypeVar("Codec", bound=EVC)
-Mode = Literal["eager", "compile", "cuda_graph"]
+MODES = ("eager", "compile", "cuda_graph")
 TRANSFORMS = ("enc", "dec")
 ENTROPY_NETWORKS = ("hyper_enc", "hyper_dec", "y_prior_fusion", "y_spatial_prior")
 _DTYPES = (None, torch.float32, torch.float16, torch.bfloat16)
@@ -26,7 +26,7 @@ def fast(
     dtype: torch.dtype | None = None,
     encoder_dtype: torch.dtype | None = None,
     memory_format: torch.memory_format = torch.channels_last,
-    mode: Mode = "eager",
+    mode: str = "eager",
 ) -> Codec:
     """Copy a codec for inference: the same stages and results, in less time.
 
@@ -42,9 +42,10 @@ def fast(
             emulate it ten times slower). `half_precision_cost` says what that costs in PSNR.
         encoder_dtype: of the encoder's; `dtype` by default.
         memory_format: channels_last runs blocks rewritten for it; contiguous_format runs the layers as they are.
-        mode: `eager`; `compile`: both transforms by `torch.compile` for sizes that vary; `cuda_graph`: every part
-            is replayed from a CUDA graph per picture size. Pictures are padded to multiples of 64, so sizes share
-            graphs; coarser buckets would change results at the border, where layers pad with zeros.
+        mode: `eager`; `compile`: both transforms by `torch.compile`, once for all sizes (a minute or more at the first
+            call); `cuda_graph`: every part is replayed from a CUDA graph, one per size, the latest 8 being kept.
+            Sizes share graphs within the codec's own padding to multiples of 64. Coarser buckets would not be the
+            same codec: layers pad with zeros at the border of the latents, wherever that border is.
 
     Returns:
         A codec of the same class in evaluation mode, on the same device, for inference alone: its state dict has
@@ -58,7 +59,7 @@ def fast(
     fold(result)
     for name, own_dtype in zip(TRANSFORMS, (encoder_dtype or dtype, dtype), strict=True):
         body: Any = getattr(result, name)
-        body = rewrite(body) if memory_format == torch.channels_last and mode != "compile" else body
+        body = rewrite(body) if memory_format == torch.channels_last else body
         part = Transform(body, own_dtype or codec.q_basic.dtype, memory_format, pictures=name == "dec")
         setattr(result, name, torch.compile(part, dynamic=True) if mode == "compile" else part)
     if mode == "cuda_graph":
@@ -69,8 +70,8 @@ def fast(
 
 
 def _check(codec: EVC, dtypes: tuple[torch.dtype | None, ...], memory_format: torch.memory_format, mode: str) -> None:
-    if mode not in get_args(Mode):
-        raise ValueError(f"there is no mode {mode!r}; there are {', '.join(get_args(Mode))}")
+    if mode not in MODES:
+        raise ValueError(f"there is no mode {mode!r}; there are {', '.join(MODES)}")
     for dtype in dtypes:
         if dtype not in _DTYPES:
             raise ValueError(f"transforms cannot run in {dtype}; use torch.float32, torch.float16 or torch.bfloat16")
