@@ -248,6 +248,19 @@ def test_graphs_are_made_at_the_second_sight_and_the_oldest_goes(monkeypatch: py
     assert copied.body is not network.body
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@torch.no_grad()
+def test_graphs_on_a_gpu(dtype: torch.dtype) -> None:
+    codec = make().cuda()
+    eager, graphed = fast(codec, dtype=dtype), fast(codec, dtype=dtype, mode="cuda_graph")
+    for _ in range(3):
+        for size in ((64, 64), (65, 130)):
+            x = pictures(1, *size).cuda()
+            for result, expected in zip(graphed(x), eager(x), strict=True):
+                torch.testing.assert_close(result, expected)
+
+
 COMPILE = """
 import sys, torch
 from maskdecay.codecs.evc import EVC, EVCConfig, fast
