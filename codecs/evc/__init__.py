@@ -1,6 +1,7 @@
 """EVC: a real-time learned image codec (ICLR 2023), the reference client of maskdecay."""
 
 from ._codec import EVCCodec
+from ._coding import EVCStreams, compress, decompress, hyper_latent_tables
 from ._config import EVCConfig
 from ._fast import fast
 from ._identity import model_identity
@@ -21,6 +22,7 @@ __all__ = [
     "EVCCodec",
     "EVCConfig",
     "EVCOutput",
+    "EVCStreams",
     "PrecisionCost",
     "RateDistortion",
     "RatePoint",
@@ -30,9 +32,12 @@ __all__ = [
     "TrainStep",
     "build_preset",
     "bundled_names",
+    "compress",
+    "decompress",
     "evaluate",
     "fast",
     "half_precision_cost",
+    "hyper_latent_tables",
     "load_network",
     "load_public_checkpoint",
     "model_identity",
