@@ -1,6 +1,7 @@
 """Integer layers and networks: against whole-number arithmetic, and the same bits under every condition."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from maskdecay.codecs._integer import SUM_LIMIT, IntegerConv2d, IntegerLeakyReLU
 from maskdecay.codecs._integer_network import IntegerNetwork, observe
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 GEOMETRIES = [
     # inputs, outputs, groups, kernel, stride, padding
@@ -412,6 +414,15 @@ class TestNetwork:
         with torch.no_grad():
             assert (integer(x) - network(x)).abs().max() < 0.05
             assert torch.equal(torch.stack([integer(row) for row in x]), integer(x))
+
+    def test_parametrized_weights_convert_as_they_stand(self):
+        network, x = nn.Sequential(nn.Conv2d(3, 3, 1)), torch.randn(1, 3, 4, 4)
+        plain = copy.deepcopy(network)
+        parametrize.register_parametrization(network[0], "weight", nn.Hardtanh(-0.1, 0.1))
+        plain[0].weight.data.clamp_(-0.1, 0.1)
+        masked, expected = (IntegerNetwork(n, *observe([n], partial(n, x))) for n in (network, plain))
+        assert torch.equal(masked(x), expected(x))
+        assert masked.state_dict().keys() == expected.state_dict().keys()
 
     def test_shared_layers_stay_shared(self):
         layer = nn.Conv2d(3, 3, 1)
