@@ -56,9 +56,14 @@ def finish_bars(figure: Figure, axes: Any, title: str, *, legend: bool) -> None:
 
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Under the picture, in as many columns as fit."""
-    longest = 4.6 * max((len(label) for label in labels), default=1) + 40  # points, about
-    columns = min(len(labels), max(1, int(72 * figure.get_figwidth() / longest)), 4)
+    columns = legend_columns(labels, figure.get_figwidth())
     figure.legend(handles, labels, loc="outside lower left", frameon=False, fontsize=9, ncols=columns)
+
+
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """How many fit side by side in so many inches, in letters of about 4.6 points."""
+    longest = 4.6 * max(map(len, labels), default=1) + 40
+    return min(len(labels), max(1, int(72 * width / longest)), 4)
 
 
 def plain(name: str, longest: int = 28) -> str:

@@ -29,7 +29,8 @@ p { margin: 0 0 10px; max-width: 75ch; }
 .tiles .card { margin: 0; }
 .tile b { display: block; font-size: 30px; line-height: 1.15; color: var(--accent);
   font-variant-numeric: tabular-nums; }
-.tile strong { display: block; overflow-wrap: anywhere; }
+.tile strong { display: block; }
+.tile { overflow-wrap: anywhere; }
 .tile span { color: var(--soft); font-size: 13.5px; }
 .figures figure:last-child:nth-child(odd) { grid-column: 1 / -1; }
 .figures figure:last-child:nth-child(odd) svg { max-width: 600px; }
@@ -43,7 +44,8 @@ figcaption { color: var(--soft); font-size: 13px; margin: 8px 0 0; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 12px; text-align: right; border-bottom: 1px solid var(--line); vertical-align: baseline; }
 th { font-weight: 600; }
-thead th { color: var(--soft); font-size: 12.5px; border-bottom: 2px solid var(--line); vertical-align: bottom; }
+thead th { color: var(--soft); font-size: 12.5px; border-bottom: 2px solid var(--line); vertical-align: bottom;
+  white-space: nowrap; }
 tbody tr:last-child > * { border-bottom: 0; }
 th.key, td.key { text-align: left; }
 th:first-child, td:first-child { padding-left: 0; }
@@ -69,6 +71,7 @@ summary { cursor: pointer; color: var(--accent); }
   .stack tr:last-child { border-bottom: 0; }
   .stack th, .stack td { display: flex; justify-content: space-between; gap: 16px; border: 0; padding: 2px 0;
     max-width: none; text-align: right; white-space: normal; overflow-wrap: anywhere; }
+  .stack th { display: block; text-align: left; font-size: 15px; }
   .stack td.long { display: block; text-align: left; }
   .stack [data-label]::before { content: attr(data-label); color: var(--soft); font-weight: 400; flex: none; }
   .stack .long[data-label]::before { display: none; }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._drawing import COLOURS, GREY, WIDTH, add_legend, new_figure, number, plain
+from ._drawing import COLOURS, GREY, WIDTH, add_legend, legend_columns, new_figure, number, plain
 from ._layers import LayerFigures
 from ._report import ProfileRow
 from ._roofline import BOUNDS, Ceilings
@@ -14,6 +14,7 @@ from ._tables import milliseconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 MARKERS = "osD^vP"
 # None of the first two colours, which stand for networks elsewhere.
@@ -38,7 +39,10 @@ def plot_roofline(rows: Sequence[ProfileRow], *, title: str = "Roofline", width:
     shown = [row for row in rows if row.ceilings is not None and dotted(row)]
     if not shown:
         raise ValueError("there is nothing to plot: no row has layers with MACs and ceilings")
-    figure, axes = new_figure(width=width, height=0.72 * width)
+    entries = _legend(shown)
+    labels = [str(line.get_label()) for line in entries]
+    lines = -(-len(labels) // legend_columns(labels, width))
+    figure, axes = new_figure(width=width, height=0.55 * width + 0.2 * lines)
     longest = max(layer.median_ms for row in shown for layer in dotted(row))
     for place, row in enumerate(shown):
         for number_, layer in enumerate(dotted(row)):
@@ -50,7 +54,7 @@ def plot_roofline(rows: Sequence[ProfileRow], *, title: str = "Roofline", width:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
     _roofs(axes, ceilings, [layer for row in shown for layer in dotted(row)])
-    _legend(figure, shown)
+    add_legend(figure, entries, labels)
     axes.set_title(title, loc="left", fontweight="bold", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e6e6e6", linewidth=0.6)
@@ -111,12 +115,13 @@ def _roofs(axes: Any, ceilings: Ceilings, layers: Sequence[LayerFigures]) -> Non
     axes.set_ylim(bottom, top * 4)
     axes.text(high, peak * 1.2, f"arithmetic: {number(peak)} GMAC/s ", ha="right", fontsize=8.5, color=GREY)
     axes.text(
-        low * 1.1, slope * low * 1.35, f"memory: {number(slope)} GB/s", fontsize=8.5, color=GREY, va="bottom",
+        low * 1.1, slope * low * 1.7, f"memory: {number(slope)} GB/s", fontsize=8.5, color=GREY, va="bottom",
         rotation=math.degrees(math.atan2(slope, 1.0)), rotation_mode="anchor", transform_rotates_text=True,
     )  # fmt: skip
 
 
-def _legend(figure: Figure, rows: Sequence[ProfileRow]) -> None:
+def _legend(rows: Sequence[ProfileRow]) -> list[Line2D]:
+    """What the shapes mean, then the colours."""
     from matplotlib.lines import Line2D
 
     def entry(label: str, marker: str, shade: str, hollow: bool) -> Line2D:
@@ -128,8 +133,7 @@ def _legend(figure: Figure, rows: Sequence[ProfileRow]) -> None:
         entry(plain(row.name), MARKERS[place % len(MARKERS)], GREY, place < len(rows) - 1)
         for place, row in enumerate(rows)
     ]
-    entries += [
+    return entries + [
         entry("slow kernel" if bound == "kernel" else f"{bound} bound", "o", BOUND_COLOURS[bound], False)
         for bound in bounds
     ]
-    add_legend(figure, entries, [str(line.get_label()) for line in entries])

@@ -4,16 +4,18 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import escape, unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
-from maskdecay.profiling import render
+from maskdecay.profiling import Report, render
 from maskdecay.profiling._drawing import COLOURS
 from PIL import Image
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+LONG = "package.networks.experiments_of_last_year:"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no chromium on the PATH")]
 
 # Looks at the page in a frame of some width: a window may not be as narrow as a telephone.
@@ -28,6 +30,8 @@ window.onload = () => {
     broken: [...page.images].filter((i) => !i.complete || !i.naturalWidth).length,
     wide: [...page.querySelectorAll("body *")].filter((e) => seen(e) && !e.closest(".scroll, svg")
       && e.getBoundingClientRect().right > root.clientWidth + 1).map((e) => e.tagName + "." + e.className),
+    spilt: [...page.querySelectorAll(".card, .card > *, .tile > *, h1, h2, h3")].filter((e) => seen(e)
+      && !e.matches(".scroll, svg") && e.scrollWidth > e.clientWidth + 1 && e.clientWidth).map((e) => e.textContent),
     figures: [...page.querySelectorAll("figure svg")].map((svg) => ({
       label: svg.getAttribute("aria-label"), box: box(svg),
       texts: [...svg.querySelectorAll("text")].map((t) => ({ text: t.textContent.trim(), box: box(t),
@@ -83,6 +87,7 @@ def check_layout(found: dict) -> None:
     """Nothing sticks out, is cut off or lies on something else."""
     assert found["reach"] <= found["width"], found["wide"]
     assert found["wide"] == []
+    assert found["spilt"] == []
     assert found["broken"] == 0
     for figure in found["figures"]:
         left, top, right, bottom = figure["box"]
@@ -114,6 +119,13 @@ def page(report) -> str:
 
 
 @pytest.fixture(scope="module")
+def long_names(report) -> str:
+    """The same page with names as people have them."""
+    rows = [replace(row, name=LONG + row.name, baseline=f"{LONG}{row.baseline}") for row in report.rows]
+    return render(Report(tuple(rows)), "html")
+
+
+@pytest.fixture(scope="module")
 def desk(page, tmp_path_factory) -> dict:
     return probe(tmp_path_factory.mktemp("desk"), page, 1200)
 
@@ -124,6 +136,11 @@ def test_the_page_fits_a_desk(desk):
     check_layout(desk)
     for told in ("Profile of toy:large and toy:small", "2.00x as fast", "out of memory", "Bandwidth holds them up."):
         assert told in desk["text"]
+
+
+@pytest.mark.parametrize("width", [1200, 420])
+def test_long_names_fit_too(long_names, width, tmp_path):
+    check_layout(probe(tmp_path, long_names, width))
 
 
 def test_the_page_fits_a_telephone(page, tmp_path):
