@@ -21,6 +21,7 @@ from .._tables import Tables
 from .._tiles import split
 from ._coding import Q_SCALE_UNIT, _channels, _code_latents, _read_from, _write_to, from_symbols, to_symbols
 from ._dual_prior import Code, FusedPrior
+from ._exact import is_exact
 from ._network import EVC, PAD_MULTIPLE
 
 LATENT_PIXELS = 16
@@ -67,7 +68,7 @@ def write_image(
     """
     step = model.step(hundredths / Q_SCALE_UNIT)
     parts, check, y_hat = [_Q_SCALE.pack(hundredths)], _Check(), torch.empty_like(y)
-    with _one_thread():
+    with _same_sums(model):
         for box in split(y.shape[2], y.shape[3], _BLOCK_CELLS):
             part = (..., *box.slices)
             streams, y_hat[part] = _write_block(model, y[part].contiguous(), step, z_tables, check)
@@ -98,7 +99,7 @@ def read_image(
     hundredths, streams = _split_section(section, len(boxes))
     step, found = model.step(hundredths / Q_SCALE_UNIT), _Check()
     y_hat = model.q_basic.new_empty(1, model.q_basic.shape[1], rows, columns)
-    with _one_thread():
+    with _same_sums(model):
         for box, block in zip(boxes, streams, strict=True):
             try:
                 y_hat[(..., *box.slices)] = _read_block(model, block, (box.height, box.width), step, z_tables, found)
@@ -111,7 +112,7 @@ def read_image(
 
 _OTHER_MACHINE = (
     "the file is intact, but its symbols do not decode here to those that were coded: float32 priors compute other "
-    "probabilities on another device, processor or release of torch; decode it where it was encoded"
+    "probabilities on another device, processor or release of torch; decode where it was encoded, or use exact priors"
 )
 
 
@@ -200,13 +201,14 @@ def _split_section(section: bytes, blocks: int) -> tuple[int, list[tuple[bytes, 
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Float32 sums depend on how many threads share them, and files on float32 sums."""
+def _same_sums(model: EVC) -> Iterator[None]:
+    """One thread, unless the priors are exact: float32 sums depend on how many threads share them."""
     before = torch.get_num_threads()
-    if before != 1:
-        torch.set_num_threads(1)
+    if is_exact(model) or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        if before != 1:
-            torch.set_num_threads(before)
+        torch.set_num_threads(before)

@@ -30,6 +30,7 @@ from .._container import (
 from .._pictures import CodecWarning, Picture, PictureKind, from_picture, to_picture
 from ._blocks import WrittenImage, read_image, write_image
 from ._coding import Q_SCALE_UNIT, hyper_latent_tables
+from ._exact import is_exact, self_test
 from ._fast import fast
 from ._identity import model_identity
 from ._network import EVC, PAD_MULTIPLE
@@ -68,6 +69,7 @@ class EVCCodec:
 
     Raises:
         ValueError: weights are of half precision, or an argument is out of its range.
+        RuntimeError: exact priors do not compute here what they did when they were sealed.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class EVCCodec:
         self._identity = model_identity(model)
         own = model if device is None else copy.deepcopy(model).to(device)
         self._model = fast(own, dtype=dtype)
+        if is_exact(self._model):
+            self_test(self._model)
         self._z_tables = hyper_latent_tables(self._model)
         self._max_pixels, self._tile = max_pixels, tile
 
@@ -201,10 +205,10 @@ class EVCCodec:
             )
         _check_setting(header.setting)
         profiles = {tag: unpack_profile(sections[tag]) for tag in (Section.ICC, Section.EXIF) if tag in sections}
-        alpha = unpack_alpha(sections[Section.ALPHA], header.height, header.width) if header.has_alpha else None
         y_hat = read_image(
             self._model, sections[Section.IMAGE], header.height, header.width, self._z_tables, header.check
         )
+        alpha = unpack_alpha(sections[Section.ALPHA], header.height, header.width) if header.has_alpha else None
         colour = synthesise(self._model, y_hat, header.height, header.width, grey=header.channels <= 2, tile=self._tile)
         return Picture(colour=colour, alpha=alpha, icc=profiles.get(Section.ICC), exif=profiles.get(Section.EXIF))
 

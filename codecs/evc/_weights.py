@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -10,11 +11,13 @@ from safetensors import SafetensorError, safe_open
 import maskdecay as md
 
 from ._config import EVCConfig, Widths
+from ._exact import exact_priors
 from ._network import EVC
 from ._public_checkpoint import load_public_checkpoint
 
 BUNDLED = Path(__file__).parent / "weights"
 _SUFFIX = ".safetensors"
+_EXACT_MARK = "hyper_dec.per_unit"  # a tensor that priors in exact integers have
 _CHECKPOINT_SUFFIXES = (".tar", ".pth", ".pt")
 
 
@@ -28,7 +31,7 @@ def load_network(name_or_path: str | Path) -> EVC:
 
     Args:
         name_or_path: a bundled network's name; a `.safetensors` file written by `maskdecay.save`, of a network as it
-            was built or pruned; or a public checkpoint (`.pth.tar`).
+            was built or pruned, its priors exact or not; or a public checkpoint (`.pth.tar`).
 
     Returns:
         The network in evaluation mode, float32, on the CPU.
@@ -52,30 +55,38 @@ def load_network(name_or_path: str | Path) -> EVC:
 
 
 def _load_saved(path: Path) -> EVC:
-    config = infer_config(path)
+    shapes = _shapes(path)
+    config = infer_config(shapes, path)
 
     def build() -> EVC:
-        with torch.device("meta"):
-            return EVC(config)
+        if _EXACT_MARK not in shapes:
+            with torch.device("meta"):
+                wide = EVC(config)
+            return wide.to_empty(device="cpu")  # memory that nothing touches: md.load replaces every tensor
+        with torch.random.fork_rng(devices=[]):
+            return exact_priors(EVC(config), rates=(0,))
 
-    # md.load keeps the device of what it replaces, so the wide network gets memory that is never touched.
-    return md.load(path, lambda: build().to_empty(device="cpu")).float().eval()
+    # Tensors from a file lie at odd addresses, where some kernels sum in another order: files would not decode.
+    return copy.deepcopy(md.load(path, build)).float().eval()
 
 
-def infer_config(path: Path) -> EVCConfig:
-    """Widths that contain a saved network, pruned or not, from the shapes in its file.
-
-    Raises:
-        ValueError: the file is no safetensors file, or holds no EVC.
-        OSError: the file cannot be read.
-    """
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of each tensor in a file."""
     with path.open("rb"):  # safetensors tells less about a file that cannot be read
         pass
     try:
         with safe_open(str(path), framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"'{path}' is no safetensors file, or a damaged one") from error
+
+
+def infer_config(shapes: dict[str, tuple[int, ...]], path: Path) -> EVCConfig:
+    """Widths that contain a saved network, pruned or not, from the shapes of its tensors.
+
+    Raises:
+        ValueError: the file holds no EVC.
+    """
     if len(shapes.get("q_basic", ())) != 4:
         raise ValueError(f"'{path}' holds no EVC: it has no 4-dimensional tensor q_basic")
     latent = shapes["q_basic"][1]
