@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -14,6 +14,9 @@ from ._inputs import converted
 from ._plan import Keep, resolve
 from ._trace import watch
 from ._widths import Narrowing
+
+Cost = Callable[[Mapping[str, int]], float]
+"""What a network costs as a function of its keep-widths: MACs or milliseconds."""
 
 
 class CostModel:
@@ -67,18 +70,31 @@ def fit_budget(
 
     cost = CostModel(groups, weight_costs(model, inputs), count_macs(model, inputs).macs)
     budget = _target(macs, cost.total)
-    least = {g.name: resolve(g, 1e-9, multiple_of) for g in chosen}
+    least = narrowest(chosen, multiple_of)
     if cost(least) > budget:
         raise ValueError(
             f"a budget of {budget:,} MACs ({budget / cost.total:.1%} of {cost.total:,}) cannot be met; the nearest "
             f"that can is {cost(least):,} ({cost(least) / cost.total:.1%})"
         )
+    return widest(cost, chosen, budget, multiple_of)
+
+
+def narrowest(chosen: Sequence[Group], multiple_of: int) -> dict[str, int]:
+    """Returns the least that the groups can keep."""
+    return {g.name: resolve(g, 1e-9, multiple_of) for g in chosen}
+
+
+def widest(cost: Cost, chosen: Sequence[Group], budget: float, multiple_of: int) -> dict[str, int]:
+    """Returns the widest keep-widths that cost no more than the budget, the same fraction everywhere up to rounding.
+
+    The narrowest widths are returned where nothing else is within the budget.
+    """
     low, high = 0.0, 1.0
     for _ in range(20):
         middle = (low + high) / 2
         fits = cost({g.name: resolve(g, middle, multiple_of) for g in chosen}) <= budget
         low, high = (middle, high) if fits else (low, middle)
-    keep = {g.name: resolve(g, low, multiple_of) for g in chosen} if low else dict(least)
+    keep = {g.name: resolve(g, low, multiple_of) for g in chosen} if low else narrowest(chosen, multiple_of)
     return _fill(cost, chosen, keep, budget, multiple_of)
 
 
@@ -92,9 +108,7 @@ def _target(macs: Keep, total: int) -> int:
     return int(macs * total) if isinstance(macs, float) else macs
 
 
-def _fill(
-    cost: CostModel, chosen: Sequence[Group], keep: dict[str, int], budget: int, multiple_of: int
-) -> dict[str, int]:
+def _fill(cost: Cost, chosen: Sequence[Group], keep: dict[str, int], budget: float, multiple_of: int) -> dict[str, int]:
     """Widens single groups, narrowest first, until one more rounding unit anywhere would exceed the budget."""
     widths = {g.name: g.width for g in chosen}
     open_groups = [n for n in keep if keep[n] < widths[n]]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from tabulate import tabulate
 from torch import nn
 
@@ -98,31 +99,57 @@ class Plan:
         model: nn.Module,
         example_inputs: Any,
         *,
-        macs: Keep,
+        macs: Keep | None = None,
+        latency_ms: float | None = None,
         multiple_of: int = 1,
         include: str | Iterable[str] | None = None,
         exclude: str | Iterable[str] = (),
         groups: Groups | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        mode: str = "eager",
     ) -> Plan:
-        """Keeps as much as a budget of multiply-accumulates allows, the same fraction everywhere up to rounding.
+        """Keeps as much as a budget allows, the same fraction everywhere up to rounding: `macs` or `latency_ms`.
+
+        For milliseconds, networks of the plan's family are built and every layer of theirs is timed; the plan's own
+        network is then built, timed in turns with the whole one, and the plan corrected until it takes the budget
+        within 5%. One that is faster than the budget as it is keeps everything. Milliseconds are those of the machine
+        when the call begins; should it slow down or speed up meanwhile, ratios to the whole network hold, with a
+        warning.
 
         Args:
-            model: the large network.
-            example_inputs: what MACs are counted on.
+            model: the large network; for milliseconds in its memory format. It is copied, and neither run nor changed.
+            example_inputs: what MACs are counted or milliseconds measured on.
             macs: fraction of the model's MACs (float in (0, 1]) or their number for these inputs (int).
-            multiple_of: widths are multiples of this.
+            latency_ms: milliseconds of one call, median, in evaluation mode on these inputs.
+            multiple_of: widths are multiples of this; `maskdecay.profiling.round_advice` says which pay on a device.
             include: patterns of the groups to narrow; all by default.
             exclude: patterns of groups to leave alone.
             groups: what `find_groups` returned, where it is at hand.
+            device, dtype, mode: how networks run while they are timed, as in `maskdecay.profiling.latency`; by default
+                eagerly, as the model and the inputs are.
 
         Raises:
-            ValueError: the budget cannot be met; the message says which nearest one can.
+            ValueError: not one budget given, or it cannot be met. The message says which nearest number of MACs can,
+                or how fast the narrowest network is and where its time goes, or that the timings do not settle.
+            ProfilingError: no such device or mode, or the model does not run there.
         """
         from ._budget import fit_budget
         from ._find import find_groups
+        from ._latency_bench import Running
+        from ._latency_budget import fit_latency
 
+        running = Running(device=device, dtype=dtype, mode=mode)
+        if (macs is None) == (latency_ms is None):
+            raise ValueError(f"give macs= or latency_ms=, one of them, not macs={macs} and latency_ms={latency_ms}")
+        if macs is not None and running != Running():
+            raise ValueError("device, dtype and mode are for latency_ms; a count of MACs does not depend on them")
         groups = find_groups(model, example_inputs) if groups is None else groups
         chosen = select(groups, include, exclude)
+        if latency_ms is not None:
+            fitted = fit_latency(model, example_inputs, groups, chosen, latency_ms, multiple_of, running)
+            return cls(groups=groups, keep=fitted.keep)
+        assert macs is not None
         return cls(groups=groups, keep=fit_budget(model, example_inputs, groups, chosen, macs, multiple_of))
 
     def check_model(self, model: nn.Module) -> None:
