@@ -60,13 +60,6 @@ def conditions(found: LatencyReport) -> tuple[list[str], list[str]]:
 def troubles(rows: Sequence[ProfileRow]) -> list[str]:
     """Times that failed or did not settle, and operations that nobody counts."""
 
-    def unsettled(row: ProfileRow) -> str:
-        found = row.latency
-        if found is None or found.settled:
-            return ""
-        spread = "unknown" if found.spread is None else f"{100 * found.spread:.1f}%"
-        return f"not settled: the median's error is {spread} after {found.repeats} calls; give it more seconds"
-
     def uncounted(row: ProfileRow) -> str:
         listed = ", ".join(f"{name} x{calls}" for name, calls in row.uncounted.items())
         return f"not counted: {listed}" if listed else ""
@@ -74,7 +67,17 @@ def troubles(rows: Sequence[ProfileRow]) -> list[str]:
     def failed(row: ProfileRow) -> str:
         return row.error or ""
 
-    return [line for told in (failed, unsettled, uncounted) for line in _told(rows, told)]
+    return [*_told(rows, failed), *_unsettled(rows), *_told(rows, uncounted)]
+
+
+def _unsettled(rows: Sequence[ProfileRow]) -> list[str]:
+    found = [
+        f"{title_of(row, rows)} ({'unknown' if row.latency.spread is None else f'{row.latency.spread:.1%}'} "
+        f"after {row.latency.repeats} calls)"
+        for row in rows
+        if row.latency is not None and not row.latency.settled
+    ]
+    return [f"Not settled, give it more seconds: the median's error of {', '.join(found)}."] if found else []
 
 
 def _told(rows: Sequence[ProfileRow], tell: Callable[[ProfileRow], str]) -> Iterable[str]:

@@ -58,12 +58,12 @@ def profile(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TARGET...",
+            metavar="TARGET",
             help="evc:large (a registered network), package.module:factory, or file.safetensors=TARGET.",
         ),
     ] = None,
     size: Annotated[
-        list[str] | None, typer.Option(metavar="WxH", help="Image size, repeatable. [default: 768x512]")
+        list[str] | None, typer.Option(metavar="WxH", help="Image size, repeatable. Default: 768x512.")
     ] = None,
     shape: Annotated[
         str | None, typer.Option("--input", metavar="SHAPE", help="Input shape in place of --size: 1,3,224,224.")
@@ -72,25 +72,27 @@ def profile(
         str | None, typer.Option(metavar="MODULE:FUNCTION", help="What returns the inputs, in place of --size.")
     ] = None,
     device: Annotated[Device, typer.Option(help="Where networks run.")] = Device.cpu,
-    dtype: Annotated[Dtype | None, typer.Option(help="Of weights and inputs. [default: the networks' own]")] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="Of weights and inputs. Default: the networks' own.")] = None,
     mode: Annotated[Mode, typer.Option(help="How networks run.")] = Mode.eager,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Store images channels last.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: torch's choice]")] = None,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Time box per target and size.")] = 10.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: torch's choice.")] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="Time box per target and size; layers take their own.")
+    ] = 10.0,
     no_latency: Annotated[bool, typer.Option("--no-latency", help="Count only; nothing is run.")] = False,
     layers: Annotated[
         bool | None,
-        typer.Option("--layers/--no-layers", help="Time every layer. [default: with --baseline or html]"),
+        typer.Option("--layers/--no-layers", help="Time every layer. Default: with --baseline or html."),
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(metavar="TARGET", help="What ratios refer to. [default: the first]")
+        str | None, typer.Option(metavar="TARGET", help="What ratios refer to. Default: the first.")
     ] = None,
     diff: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="OLD NEW", help="Compare two JSON reports; no targets.")
     ] = None,
     form: Annotated[
         OutputFormat | None,
-        typer.Option("--format", help="How to write the result. [default: by the ending of --out, else table]"),
+        typer.Option("--format", help="How to write the result. Default: by the ending of --out, else table."),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there, not to the terminal.")] = None,
 ) -> None:
