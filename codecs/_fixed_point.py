@@ -17,43 +17,40 @@ STREAM_LIMIT = 2**20
 _SLOPE_BITS = 4  # with the stream's 20, a product of 24
 
 
-def on_grid(value: Float[Tensor, "*shape"], step: Float[Tensor, "*broadcast"], limit: int) -> Float[Tensor, "*shape"]:
-    """The nearest multiple of `step` within `limit` steps of zero; gradients pass where it was not cut off.
+def round_within(value: Float[Tensor, "*shape"], limit: int) -> Float[Tensor, "*shape"]:
+    """Round half to even and clamp to +-`limit`; gradients pass where nothing was cut off.
 
-    Args:
-        value: any numbers.
-        step: powers of two, broadcastable to the shape of `value`.
-        limit: in steps.
+    Where no gradient is asked for, `value` itself is overwritten: give what nobody else needs.
     """
     if torch.is_grad_enabled() and value.requires_grad:
-        return _OnGrid.apply(value, step, limit)  # pyright: ignore[reportReturnType]
-    return on_grid_forward(value, step, limit)
+        return _RoundWithin.apply(value, limit)  # pyright: ignore[reportReturnType]
+    return round_within_forward(value, limit)
 
 
-def on_grid_forward(value: Tensor, step: Tensor, limit: int) -> Tensor:
-    """Divide, round half to even, clamp, multiply: exact but for the rounding, since steps are powers of two."""
-    return (value / step).round_().clamp_(-limit, limit).mul_(step)
+def round_within_forward(value: Tensor, limit: int) -> Tensor:
+    """Round and clamp in place: both are exact, and the same on every device."""
+    return value.round_().clamp_(-limit, limit)
 
 
-def on_grid_backward(gradient: Tensor, inside: Bool[Tensor, "*shape"]) -> Tensor:
+def round_within_backward(gradient: Tensor, inside: Bool[Tensor, "*shape"]) -> Tensor:
     """Straight through, but for what was cut off."""
     return gradient * inside
 
 
-class _OnGrid(torch.autograd.Function):
+class _RoundWithin(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, step: Tensor, limit: int) -> Tensor:
-        ctx.save_for_backward(value.abs() <= limit * step)
-        return on_grid_forward(value, step, limit)
+    def forward(ctx: Any, value: Tensor, limit: int) -> Tensor:
+        ctx.save_for_backward(value.abs() <= limit)
+        return round_within_forward(value.clone(), limit)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return on_grid_backward(gradients[0], *ctx.saved_tensors), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return round_within_backward(gradients[0], *ctx.saved_tensors), None
 
 
 def to_stream(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Round to integers of at most 2^20."""
-    return on_grid(value, value.new_ones(()), STREAM_LIMIT)
+    """Round to integers of at most 2^20; overwrites as `round_within` does."""
+    return round_within(value, STREAM_LIMIT)
 
 
 def power_of_two_above(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._exact_conv import exact_conv2d, is_depthwise
-from ._fixed_point import dyadic_slope, on_grid, power_of_two_above, to_stream
+from ._fixed_point import dyadic_slope, power_of_two_above, round_within, to_stream
 
 SUM_LIMIT = 2**24  # float32 holds all integers up to here
 LIMIT = 255  # of operands and weights, in steps; libraries that round factors to bfloat16 keep 256 and less
@@ -73,13 +73,13 @@ class IntegerLayer(nn.Module):
         return super()._apply(fn, recurse)
 
     def operands(self, x: Tensor, channel_dim: int) -> Tensor:
-        """A stream, rounded for this layer's products."""
+        """A stream in whole operand steps."""
         shape = [1] * x.dim()
         shape[channel_dim] = -1
-        return on_grid(x, self.operand_step.view(shape), self.limit)
+        return round_within(x / self.operand_step.view(shape), self.limit)
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias on the grid, the bias in units of the stream; in evaluation proven once and kept.
+        """Weight and bias for whole operands and a sum in units of the stream; in evaluation proven and kept.
 
         Raises:
             OverflowError: a sum could reach 2^24 steps.
@@ -87,33 +87,37 @@ class IntegerLayer(nn.Module):
         """
         if self.training:
             self.refit()
-            return self._rounded()
+            return self._scaled()
         sources = self.weight, self.bias, self.operand_step, self.sum_step, self.per_unit
         key = [(source, _version(source)) for source in sources]
         if self._ready is None or any(a is not b or v != w for (a, v), (b, w) in zip(self._ready[0], key, strict=True)):
             with torch.no_grad():
                 self.prove()
-                self._ready = key, self._rounded()
+                self._ready = key, self._scaled()
         wanted = torch.is_grad_enabled() and self.weight.requires_grad
-        return self._rounded() if wanted else self._ready[1]
+        return self._scaled() if wanted else self._ready[1]
 
     @torch.no_grad()
     def refit(self) -> None:
-        """Choose the finest `sum_step` that keeps weights within `limit` steps and sums below 2^24."""
+        """Choose the finest `sum_step` that keeps weights within `limit` steps and sums below 2^24.
+
+        What it chooses for rounded weights leaves them as they are.
+        """
         reach = (self.weight.double().abs() * self._per_weight(self.operand_step.double())).flatten(1)
-        room = SUM_LIMIT * (1 - 2**-20) - 1 - self.limit * reach.shape[1] / 2  # what rounding weights may add
-        if room < 1:
+        bias = self.bias.double().abs() * self.per_unit.double()
+        if self.limit * reach.shape[1] > SUM_LIMIT:
             raise OverflowError(f"layer '{self.path}': {reach.shape[1]} inputs are too many to sum exactly")
-        sums = self.limit * reach.sum(1) + (self.bias.double() * self.per_unit.double()).abs()
-        least = torch.maximum(reach.amax(1) / self.limit, sums / room).clamp(min=_LEAST_STEP)
-        self.sum_step.copy_(power_of_two_above(least))
+        sums = (self.limit * reach.sum(1) + bias) / (SUM_LIMIT - 1)
+        step = power_of_two_above(torch.maximum(reach.amax(1) / self.limit, sums).clamp(min=_LEAST_STEP))
+        rounded = self.limit * (reach / step[:, None]).round_().sum(1) + (bias / step).round_()
+        self.sum_step.copy_(torch.where(rounded < SUM_LIMIT, step, 2 * step))  # rounding may add to a sum
 
     @torch.no_grad()
     def settle(self) -> None:
         """Replace weight and bias by what they round to: nothing changes, and float16 holds such weights exactly."""
         weight, bias = self._rounded()
-        self.weight.copy_(weight)
-        self.bias.copy_(bias / self.per_unit)
+        self.weight.copy_(weight * self._weight_step())
+        self.bias.copy_(bias * self.sum_step / self.per_unit)
 
     @torch.no_grad()
     def prove(self) -> None:
@@ -130,8 +134,7 @@ class IntegerLayer(nn.Module):
         weight, bias = self._rounded()
         if not (weight.isfinite().all() and bias.isfinite().all()):
             raise ValueError(f"layer '{self.path}': weight or bias is not finite")
-        steps = (weight.double() * self._per_weight(self.operand_step) / _rows(self.sum_step, weight)).long()
-        sums = self.limit * steps.abs().flatten(1).sum(1) + (bias.double() / self.sum_step).long().abs()
+        sums = self.limit * weight.long().abs().flatten(1).sum(1) + bias.long().abs()
         worst = int(sums.argmax())
         if sums[worst] >= SUM_LIMIT:
             raise OverflowError(
@@ -140,9 +143,17 @@ class IntegerLayer(nn.Module):
             )
 
     def _rounded(self) -> tuple[Tensor, Tensor]:
-        step = _rows(self.sum_step, self.weight) / self._per_weight(self.operand_step)
-        bias = on_grid(self.bias * self.per_unit, self.sum_step, SUM_LIMIT)
-        return on_grid(self.weight, step, self.limit), bias
+        """Weight and bias in whole steps of the row's sum."""
+        weight = round_within(self.weight / self._weight_step(), self.limit)
+        return weight, round_within(self.bias * self.per_unit / self.sum_step, SUM_LIMIT)
+
+    def _scaled(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias whose products with whole operands are in units of the stream."""
+        weight, bias = self._rounded()
+        return weight * _rows(self.sum_step, weight), bias * self.sum_step
+
+    def _weight_step(self) -> Tensor:
+        return _rows(self.sum_step, self.weight) / self._per_weight(self.operand_step)
 
     def _per_weight(self, per_input: Tensor) -> Tensor:
         """Numbers per input channel, broadcastable to the weight."""
@@ -194,7 +205,8 @@ class IntegerLeakyReLU(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Scale what is negative, and round."""
-        return to_stream(F.leaky_relu(x, self.slope))
+        result = F.leaky_relu(x, self.slope)
+        return to_stream(result) if result.requires_grad else result.round_()
 
 
 def _rows(per_output: Tensor, weight: Tensor) -> Tensor:

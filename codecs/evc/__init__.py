@@ -3,6 +3,7 @@
 from ._codec import EVCCodec
 from ._coding import EVCStreams, compress, decompress, hyper_latent_tables
 from ._config import EVCConfig
+from ._exact import exact_priors, is_exact, seal, self_test
 from ._fast import fast
 from ._identity import model_identity
 from ._network import EVC, EVCOutput
@@ -35,14 +36,18 @@ __all__ = [
     "compress",
     "decompress",
     "evaluate",
+    "exact_priors",
     "fast",
     "half_precision_cost",
     "hyper_latent_tables",
+    "is_exact",
     "load_network",
     "load_public_checkpoint",
     "model_identity",
     "rate_distortion",
     "rate_to_lambda",
     "sample_images",
+    "seal",
+    "self_test",
     "train",
 ]

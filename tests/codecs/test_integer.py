@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskdecay.codecs._exact_conv import exact_conv2d
-from maskdecay.codecs._fixed_point import STREAM_LIMIT, dyadic_slope, on_grid, power_of_two_above
+from maskdecay.codecs._fixed_point import STREAM_LIMIT, dyadic_slope, power_of_two_above, round_within
 from maskdecay.codecs._integer import SUM_LIMIT, IntegerConv2d, IntegerLeakyReLU, IntegerLinear
 from maskdecay.codecs._integer_network import IntegerNetwork, observe
 from torch import nn
@@ -69,14 +69,15 @@ def restore_threads():
 
 
 class TestNumbers:
-    def test_on_grid_rounds_half_to_even_and_clamps(self):
-        value = torch.tensor([0.0, 0.25, 0.75, 0.5, -0.8, 100.0, -100.0])
-        result = on_grid(value, torch.tensor(0.5), 3)
-        assert result.tolist() == [0.0, 0.0, 1.0, 0.5, -1.0, 1.5, -1.5]
+    def test_round_within_rounds_half_to_even_and_clamps(self):
+        value = torch.tensor([0.0, 0.5, 1.5, 1.2, -1.6, 100.0, -100.0])
+        assert round_within(value, 3).tolist() == [0, 0, 2, 1, -2, 3, -3]
 
-    def test_on_grid_lets_gradients_pass_but_where_it_clamps(self):
-        value = torch.tensor([0.3, 1.4, 1.6, -9.0], requires_grad=True)
-        on_grid(value, torch.tensor(0.5), 3).backward(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    def test_round_within_lets_gradients_pass_but_where_it_clamps(self):
+        value = torch.tensor([0.6, 2.8, 3.2, -18.0], requires_grad=True)
+        result = round_within(value, 3)
+        result.backward(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        assert result.tolist() == [1, 3, 3, -3]
         assert value.grad is not None
         assert value.grad.tolist() == [1.0, 2.0, 0.0, 0.0]
 
@@ -184,6 +185,18 @@ class TestLayers:
         layer.sum_step[1] = 2.0**-7
         with pytest.raises(OverflowError, match=r"'mix\.0': the sum of channel 1 can reach \d{8} steps"):
             layer(torch.ones(2, 600))
+
+    @pytest.mark.parametrize("width", [3, 1024, 20_000])
+    def test_a_grid_fitted_to_rounded_weights_leaves_them(self, width):
+        torch.manual_seed(0)
+        layer = IntegerLinear(torch.randn(200, width), torch.randn(200), width)
+        layer.prove()
+        layer.settle()
+        settled = layer.weight.detach().clone()
+        layer.refit()
+        layer.prove()
+        layer.settle()
+        assert torch.equal(layer.weight, settled)
 
     def test_too_many_inputs_are_refused(self):
         with pytest.raises(OverflowError, match="140000 inputs are too many"):
