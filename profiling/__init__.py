@@ -1,5 +1,6 @@
 """MAC, parameter and latency reports for any PyTorch network."""
 
+from ._advice import LayerSweep, RoundAdvice
 from ._compare import compare
 from ._diff import ReportDiff, RowDiff, diff
 from ._drawing import save_plot
@@ -17,6 +18,7 @@ from ._report import ProfileRow, Report
 from ._roofline import Ceilings, measure_ceilings
 from ._roofline_plot import plot_roofline
 from ._stages import StageReport, StageTime, stage, stage_latency
+from ._sweep import round_advice
 from ._timing import Speedup, Timing
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "Environment",
     "LatencyReport",
     "LayerFigures",
+    "LayerSweep",
     "MacReport",
     "ModuleMacs",
     "OutOfMemoryError",
@@ -33,6 +36,7 @@ __all__ = [
     "Reason",
     "Report",
     "ReportDiff",
+    "RoundAdvice",
     "RowDiff",
     "Speedup",
     "StageReport",
@@ -52,6 +56,7 @@ __all__ = [
     "plot_times",
     "register_handler",
     "render",
+    "round_advice",
     "save_plot",
     "stage",
     "stage_latency",

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
+from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ._inputs import ProfilingError
-from ._latency import measure_all
-from ._prepare import prepare
-from ._timing import Timing
+from ._prepare import Prepared, no_numbers, place_of, prepare
+from ._timing import Timing, repeat, stopwatch
 
 Widths = tuple[int, int]
 """Channels in and out."""
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+SWEPT_LAYERS = (*_CONVOLUTIONS, nn.Linear)
 MULTIPLES = (2, 4, 8, 16, 32, 64)
+_SAMPLE_MS = 0.5  # a shorter call is timed several times in a row
 
 
 def layer_widths(layer: nn.Module) -> Widths:
@@ -31,6 +34,11 @@ def layer_widths(layer: nn.Module) -> Widths:
     if isinstance(layer, _CONVOLUTIONS):
         return layer.in_channels, layer.out_channels
     raise ProfilingError(f"widths are swept for convolutions and linear layers, not for {type(layer).__name__}")
+
+
+def spatial_dimensions(layer: nn.Module) -> int:
+    """How many dimensions follow the channels: none for a linear layer, two for an image's convolution."""
+    return next((len(layer.kernel_size) for kind in _CONVOLUTIONS if isinstance(layer, kind)), 0)
 
 
 def resized(layer: nn.Module, widths: Widths) -> nn.Module:
@@ -55,7 +63,7 @@ def resized(layer: nn.Module, widths: Widths) -> nn.Module:
     return kind(*widths, groups=groups, bias=bias, **shared)
 
 
-def time_widths(
+def sample_widths(
     layer: nn.Module,
     input_shape: tuple[int, ...],
     candidates: Iterable[Widths],
@@ -64,23 +72,62 @@ def time_widths(
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format | None = None,
     timing: Timing | None = None,
-) -> dict[Widths, float]:
-    """Median milliseconds of a layer at other widths, taking turns.
+) -> dict[Widths, list[float]]:
+    """Milliseconds of a layer at other widths, taking turns: value i of all is from the same round.
+
+    All inputs lie in one buffer, so that neither memory nor caches tell the widths apart.
 
     Args:
         layer: a convolution or linear layer; its weights do not matter.
         input_shape: of its input; the length at the channels' place is replaced.
         candidates: channels in and out; those that the layer's groups do not divide are an error.
-        device, dtype, memory_format, timing: as in `latency`.
+        device, dtype, memory_format: as in `latency`; a format is for images only.
+        timing: its seconds are for each width.
     """
-    channels = len(input_shape) - 1 if isinstance(layer, nn.Linear) else 1
-    networks = {}
-    for widths in candidates:
-        shape = (*input_shape[:channels], widths[0], *input_shape[channels + 1 :])
-        settings = {"device": device, "dtype": dtype, "memory_format": memory_format}
-        networks[str(widths)] = prepare(resized(layer, widths), torch.rand(shape), **settings)
-    reports, _ = measure_all(networks, timing=timing or Timing(seconds=0.3, spread=0.05))
-    return {widths: reports[str(widths)].median_ms for widths in candidates}
+    if spatial_dimensions(layer) != 2:
+        memory_format = None  # formats are for images
+    place, shapes = place_of(None, device), {w: _with_channels(layer, input_shape, w[0]) for w in candidates}
+    with no_numbers(place):
+        buffer = torch.rand(max(map(math.prod, shapes.values())), device=place, dtype=dtype)
+        settings = {"device": place, "dtype": dtype, "memory_format": memory_format}
+        networks = {
+            str(widths): prepare(resized(layer, widths), _shaped(buffer, shape, memory_format), **settings)
+            for widths, shape in shapes.items()
+        }
+        measures = {name: _stretched(ready, place) for name, ready in networks.items()}
+        samples = repeat(measures, timing or Timing(seconds=0.3, spread=0.05))
+    return {widths: samples[str(widths)] for widths in shapes}
+
+
+def _with_channels(layer: nn.Module, shape: tuple[int, ...], channels: int) -> tuple[int, ...]:
+    """The shape of an input with other channels."""
+    place = len(shape) - 1 - spatial_dimensions(layer)
+    return (*shape[:place], channels, *shape[place + 1 :])
+
+
+def _shaped(buffer: Tensor, shape: tuple[int, ...], memory_format: torch.memory_format | None) -> Tensor:
+    """The start of a buffer as a tensor of this shape and format."""
+    start = buffer[: math.prod(shape)]
+    if memory_format == torch.channels_last and len(shape) == 4:  # one image without a batch has no such format
+        batch, channels, height, width = shape
+        return start.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return start.view(shape)
+
+
+def _stretched(ready: Prepared, device: torch.device) -> Callable[[], float]:
+    """A stopwatch of as many calls in a row as make it tick, milliseconds of one.
+
+    A call ahead that does not count finds the memory: after another width's turn, it may come from the system.
+    """
+    once = stopwatch(ready.run, device)
+    calls = min(1000, math.ceil(_SAMPLE_MS / max(min(once() for _ in range(3)), 1e-3)))
+    many = stopwatch(lambda: [ready.run() for _ in range(calls)], device)
+
+    def measure() -> float:
+        ready.run()
+        return many() / calls
+
+    return measure
 
 
 def kinder_multiple(
@@ -101,5 +148,5 @@ def kinder_multiple(
         return None
     settings = {"device": device, "dtype": dtype, "memory_format": memory_format}
     candidates = list(dict.fromkeys([own, *rounded.values()]))
-    times = time_widths(layer, input_shape, candidates, **settings)
+    times = {widths: median(ms) for widths, ms in sample_widths(layer, input_shape, candidates, **settings).items()}
     return next((m for m, widths in rounded.items() if times[widths] <= 0.97 * times[own]), None)
