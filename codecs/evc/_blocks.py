@@ -95,12 +95,12 @@ def read_image(
             the one that wrote the file.
     """
     rows, columns = latent_grid(height, width)
-    boxes = split(rows, columns, _BLOCK_CELLS)
-    hundredths, streams = _split_section(section, len(boxes))
+    blocks = -(-rows // _BLOCK_CELLS) * -(-columns // _BLOCK_CELLS)
+    hundredths, streams = _split_section(section, blocks)
     step, found = model.step(hundredths / Q_SCALE_UNIT), _Check()
     y_hat = model.q_basic.new_empty(1, model.q_basic.shape[1], rows, columns)
     with _same_sums(model):
-        for box, block in zip(boxes, streams, strict=True):
+        for box, block in zip(split(rows, columns, _BLOCK_CELLS), streams, strict=True):
             try:
                 y_hat[(..., *box.slices)] = _read_block(model, block, (box.height, box.width), step, z_tables, found)
             except ValueError as error:

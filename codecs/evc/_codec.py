@@ -41,6 +41,7 @@ from ._weights import load_network
 
 EVC_FILE = FileFormat(name="EVC", magic=b"\x89EVC", version=1)
 DEFAULT_RATE = 32
+_PADDED_PIXELS = 1 << 22  # no image is refused for its padding below
 
 
 class _Trial(NamedTuple):
@@ -146,11 +147,7 @@ class EVCCodec:
         """
         check_choice(rate, target_bpp, target_psnr)
         picture = to_picture(image)
-        if picture.width * picture.height > self._max_pixels:
-            raise ValueError(
-                f"the image has {picture.width}x{picture.height} pixels; the limit is {self._max_pixels} "
-                "(max_pixels, --max-pixels)"
-            )
+        self._check_size(picture.height, picture.width)
         sections = _side_sections(picture)
         y = analyse(self._model, picture.colour, self._tile)
 
@@ -159,7 +156,7 @@ class EVCCodec:
             return _Trial(rate, written, self._pack(picture, rate, written, sections))
 
         if target_bpp is not None:
-            limit = target_bpp * picture.width * picture.height / 8
+            limit = target_bpp * picture.width * picture.height / 8 + 1e-3  # a byte is a byte, whatever the float
             trial, met = highest_rate(attempt, lambda trial: len(trial.data) <= limit)
         elif target_psnr is not None:
             trial, met = lowest_rate(attempt, lambda trial: self._quality(picture, trial.written) >= target_psnr)
@@ -204,6 +201,7 @@ class EVCCodec:
                 "it was encoded with)"
             )
         _check_setting(header.setting)
+        self._check_size(header.height, header.width)
         profiles = {tag: unpack_profile(sections[tag]) for tag in (Section.ICC, Section.EXIF) if tag in sections}
         y_hat = read_image(
             self._model, sections[Section.IMAGE], header.height, header.width, self._z_tables, header.check
@@ -211,6 +209,15 @@ class EVCCodec:
         alpha = unpack_alpha(sections[Section.ALPHA], header.height, header.width) if header.has_alpha else None
         colour = synthesise(self._model, y_hat, header.height, header.width, grey=header.channels <= 2, tile=self._tile)
         return Picture(colour=colour, alpha=alpha, icc=profiles.get(Section.ICC), exif=profiles.get(Section.EXIF))
+
+    def _check_size(self, height: int, width: int) -> None:
+        """Raise ValueError for too many pixels, and for a thin image that padding makes as large."""
+        padded = math.prod(-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in (height, width))
+        if height * width > self._max_pixels or padded > max(self._max_pixels, _PADDED_PIXELS):
+            raise ValueError(
+                f"the image has {width}x{height} pixels, {padded} with padding; the limit is {self._max_pixels} "
+                "(max_pixels, --max-pixels)"
+            )
 
     def _hundredths(self, rate: int) -> int:
         return round(float(self._model.rate_to_q_scale(rate)) * Q_SCALE_UNIT)
