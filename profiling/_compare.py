@@ -22,6 +22,7 @@ from ._rounding import kinder_multiple
 from ._timing import Speedup, Timing
 
 _PROBED = 3  # layers whose widths are swept when time did not follow
+_LAYER_SECONDS = 3.0  # at most, for the layers of a network
 
 
 def compare(
@@ -46,7 +47,7 @@ def compare(
         inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
         baseline: the name that ratios refer to; by default the first.
         device, dtype, memory_format, mode: as in `latency`; the device of the first model by default.
-        timing: when to stop; its seconds are for each network.
+        timing: when to stop; its seconds are for each network, and again for its layers (three at most).
         latency: False counts only; nothing is run.
         layers: time every layer too, and tell why time did not follow the MACs.
 
@@ -68,7 +69,7 @@ def compare(
     if ready:
         rows |= _timed({name: rows[name] for name in ready}, ready, timing or Timing())
         if layers:
-            rows |= _explained({name: rows[name] for name in ready}, ready)
+            rows |= _explained({name: rows[name] for name in ready}, ready, timing or Timing())
     return Report(tuple(rows[name] for name in models))
 
 
@@ -123,38 +124,45 @@ def _timed(rows: dict[str, ProfileRow], ready: dict[str, Prepared], timing: Timi
     return timed
 
 
-def _explained(rows: dict[str, ProfileRow], ready: dict[str, Prepared]) -> dict[str, ProfileRow]:
+def _explained(rows: dict[str, ProfileRow], ready: dict[str, Prepared], timing: Timing) -> dict[str, ProfileRow]:
     """Rows with their layers, and with reasons where time did not follow the MACs."""
+    timing = replace(timing, seconds=min(timing.seconds, _LAYER_SECONDS))
     any_ready = next(iter(ready.values()))
     ceilings = measure_ceilings(any_ready.device, getattr(torch, any_ready.dtype))
     for name, row in rows.items():
         if row.latency is None:
             continue
-        layers = tuple(ceilings.bound(layer) for layer in time_layers(ready[name]))
+        layers = tuple(ceilings.bound(layer) for layer in time_layers(ready[name], timing=timing))
         rows[name] = replace(row, layers=layers, ceilings=ceilings)
     for name, row in rows.items():
         reference = rows.get(row.baseline or "")
         slow = row.efficiency is not None and row.mac_ratio and row.mac_ratio > 1 and row.efficiency < KEEPS_PACE
         if not slow or reference is None or reference is row:
             continue
-        kinder = _kinder(reference, row, ready[name])
+        kinder = _kinder(reference, row, ready[name], timing)
         reasons = find_reasons(reference.layers, row.layers, row.mac_ratio or 1.0, kinder)
         rows[name] = replace(row, reasons=reasons)
     return rows
 
 
-def _kinder(reference: ProfileRow, row: ProfileRow, ready: Prepared) -> dict[str, int]:
+def _kinder(reference: ProfileRow, row: ProfileRow, ready: Prepared, timing: Timing) -> dict[str, int]:
     """Of the narrowed layers that lose most, those that would be faster wider, with the multiple to round up to."""
     before = {layer.path: layer.widths for layer in reference.layers}
     after = {layer.path: layer for layer in row.layers}
     lost = lost_ms(reference.layers, row.layers, row.mac_ratio or 1.0)
     narrowed = [path for path in lost if after[path].widths is not None and after[path].widths != before.get(path)]
-    found = {}
+    found: dict[str, int] = {}
+    how = {
+        "device": ready.device,
+        "dtype": getattr(torch, ready.dtype),
+        "memory_format": torch.channels_last if ready.memory_format == "channels_last" else None,
+        "timing": replace(timing, seconds=timing.seconds / 10),
+    }
     for path in narrowed[:_PROBED]:
         shape, layer = after[path].input_shape, ready.subject.get_submodule(path)
         if shape is None or not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             continue
-        multiple = kinder_multiple(layer, shape, device=ready.device, dtype=getattr(torch, ready.dtype))
+        multiple = kinder_multiple(layer, shape, **how)
         if multiple is not None:
             found[path] = multiple
     return found

@@ -19,6 +19,7 @@ Widths = tuple[int, int]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 SWEPT_LAYERS = (*_CONVOLUTIONS, nn.Linear)
+_ABOUT = 1.03  # times that differ by less are the same
 MULTIPLES = (2, 4, 8, 16, 32, 64)
 _SAMPLE_MS = 0.5  # a shorter call is timed several times in a row
 
@@ -137,8 +138,12 @@ def kinder_multiple(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format | None = None,
+    timing: Timing | None = None,
 ) -> int | None:
-    """The smallest multiple to which a layer's widths could be rounded *up* and take no longer; None without one."""
+    """The multiple to which a layer's widths could be rounded *up* and be faster; None without one.
+
+    Of several that are about as fast as the fastest, the smallest.
+    """
     own = layer_widths(layer)
     if getattr(layer, "groups", 1) not in (1, own[0]):
         return None
@@ -146,7 +151,9 @@ def kinder_multiple(
     rounded = {m: widths for m, widths in rounded.items() if widths != own}
     if not rounded:
         return None
-    settings = {"device": device, "dtype": dtype, "memory_format": memory_format}
+    settings = {"device": device, "dtype": dtype, "memory_format": memory_format, "timing": timing}
     candidates = list(dict.fromkeys([own, *rounded.values()]))
     times = {widths: median(ms) for widths, ms in sample_widths(layer, input_shape, candidates, **settings).items()}
-    return next((m for m, widths in rounded.items() if times[widths] <= 0.97 * times[own]), None)
+    best = min(times.values())
+    limit = min(_ABOUT * best, times[own] / _ABOUT)
+    return next((m for m, widths in rounded.items() if times[widths] <= limit), None)

@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import pytest
@@ -33,7 +34,10 @@ def test_speed_ups_are_ratios_within_a_round(monkeypatch):
     timing = Timing(spread=0.001, seconds=1.0, min_repeats=20, max_repeats=20)
     found = compare({"slow": chain(8), "fast": chain(4)}, X, timing=timing, layers=False)
     slow, fast = found.rows
-    assert (slow.speedup, fast.speedup) == (Speedup(median=1.0, p10=1.0, p90=1.0), Speedup(median=4.0, p10=4.0, p90=4.0))
+    assert (slow.speedup, fast.speedup) == (
+        Speedup(median=1.0, p10=1.0, p90=1.0),
+        Speedup(median=4.0, p10=4.0, p90=4.0),
+    )
     assert (slow.mac_ratio, fast.mac_ratio) == (1.0, 2.0)
     assert (slow.efficiency, fast.efficiency) == (1.0, 2.0)
     assert fast.latency is not None
@@ -44,7 +48,7 @@ def test_speed_ups_are_ratios_within_a_round(monkeypatch):
 
 def test_layers_explain_a_network_whose_time_did_not_follow(monkeypatch):
     clocks = iter([8.0, 7.0])
-    monkeypatch.setattr(latency_module, "stopwatch", lambda call, device: lambda own=next(clocks): own)
+    monkeypatch.setattr(latency_module, "stopwatch", lambda call, device: itertools.repeat(next(clocks)).__next__)
     monkeypatch.setattr(module, "kinder_multiple", lambda layer, shape, **_: 16 if layer.out_channels == 4 else None)
     found = compare({"large": chain(8), "small": chain(4)}, X, timing=BRIEF)
     large, small = found.rows

@@ -30,11 +30,18 @@ def test_lost_time_is_what_the_mac_ratio_does_not_explain():
 
 def test_reasons_by_hand():
     kept, moved, fresh = find_reasons(BEFORE, AFTER, 4.0, {})
-    assert (kept.cause, kept.lost_ms, kept.share, kept.layers) == ("not narrowed", 6.0, pytest.approx(6 / 11), ("kept",))
+    assert (kept.cause, kept.lost_ms, kept.share, kept.layers) == (
+        "not narrowed",
+        6.0,
+        pytest.approx(6 / 11),
+        ("kept",),
+    )
     assert (moved.cause, moved.lost_ms, moved.mac_ratio, moved.byte_ratio) == ("memory", 4.0, 4.0, 2.0)
     assert moved.speedup == pytest.approx(8 / 6)
     assert (fresh.cause, fresh.mac_ratio) == ("allocation", None)
-    assert str(moved).startswith("memory: 4 ms, 36% of what was lost, in bytes (MACs 1 : 4.00, bytes 1 : 2.00, time 1 : 1.33)")
+    assert str(moved).startswith(
+        "memory: 4 ms, 36% of what was lost, in bytes (MACs 1 : 4.00, bytes 1 : 2.00, time 1 : 1.33)"
+    )
 
 
 def test_a_width_that_the_device_dislikes_is_named_with_its_remedy():
