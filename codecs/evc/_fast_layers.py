@@ -20,6 +20,9 @@ PIECE_BYTES = 16 << 20
 """Of the widest activation in a chain of 1x1 convolutions: half of a common last-level cache, and small enough for
 malloc to hand the same memory out again."""
 
+FEW_PIXELS = 2048
+"""Below these a fused call, which brings the weights in order every time, takes longer than it saves."""
+
 _ONEDNN: Any = getattr(torch.ops, "mkldnn", None)
 
 
@@ -82,6 +85,7 @@ def fusable(x: Tensor) -> bool:
     """Whether oneDNN's fused call takes `x`: not while a tracer counts or a compiler fuses by itself."""
     return (
         x.device.type == "cpu"
+        and x.numel() >= FEW_PIXELS * x.shape[1]
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         and hasattr(_ONEDNN, "_convolution_pointwise")

@@ -22,6 +22,12 @@ import maskdecay as md
 TINY = EVCConfig(latent=8, encoder=(4, 4, 6, 8), decoder=(4, 6, 4, 8))
 
 
+@pytest.fixture(autouse=True)
+def fused_calls_on_small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which large ones get."""
+    monkeypatch.setattr(_fast_layers, "FEW_PIXELS", 0)
+
+
 def make(config: EVCConfig = TINY, seed: int = 0) -> EVC:
     torch.manual_seed(seed)
     return EVC(config).eval()
@@ -61,6 +67,13 @@ def test_sizes_and_batches(size: tuple[int, int], batch: int) -> None:
 def test_single_channels() -> None:
     codec = make(EVCConfig(latent=2, encoder=(1, 1, 1, 2), decoder=(1, 1, 1, 2)))
     assert_same(codec, fast(codec), pictures(2, 65, 33))
+
+
+def test_small_maps_beside_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fused calls down to 100 pixels, others below."""
+    monkeypatch.setattr(_fast_layers, "FEW_PIXELS", 100)
+    codec = make()
+    assert_same(codec, fast(codec), pictures(1, 65, 100))
 
 
 @pytest.mark.parametrize("batch", [1, 3])
