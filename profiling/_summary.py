@@ -60,7 +60,8 @@ def _cost(row: ProfileRow, rows: Sequence[ProfileRow]) -> dict[str, str]:
     if compared(rows):
         own = row in compared(rows)
         if any(other.speedup is not None for other in rows):
-            cells["speed-up (10-90%)"] = str(row.speedup) if own and row.speedup else "" if own else "baseline"
+            told = str(row.speedup or "") if own else "baseline" if row.name == row.baseline else ""
+            cells["speed-up (10-90%)"] = told
         cells["MAC ratio"] = f"{row.mac_ratio:.2f}x" if own else ""
         if any(other.efficiency is not None for other in compared(rows)):
             cells["efficiency"] = f"{row.efficiency:.0%}" if own and row.efficiency is not None else ""
