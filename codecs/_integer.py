@@ -103,13 +103,13 @@ class IntegerLayer(nn.Module):
 
         What it chooses for rounded weights leaves them as they are.
         """
-        reach = (self.weight.double().abs() * self._per_weight(self.operand_step.double())).flatten(1)
-        bias = self.bias.double().abs() * self.per_unit.double()
+        reach = (self.weight * self._per_weight(self.operand_step)).abs_().flatten(1)
+        bias = self.bias.abs() * self.per_unit
         if self.limit * reach.shape[1] > SUM_LIMIT:
             raise OverflowError(f"layer '{self.path}': {reach.shape[1]} inputs are too many to sum exactly")
         sums = (self.limit * reach.sum(1) + bias) / (SUM_LIMIT - 1)
         step = power_of_two_above(torch.maximum(reach.amax(1) / self.limit, sums).clamp(min=_LEAST_STEP))
-        rounded = self.limit * (reach / step[:, None]).round_().sum(1) + (bias / step).round_()
+        rounded = self.limit * reach.div_(step[:, None]).round_().sum(1) + (bias / step).round_()
         self.sum_step.copy_(torch.where(rounded < SUM_LIMIT, step, 2 * step))  # rounding may add to a sum
 
     @torch.no_grad()
