@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from maskdecay.codecs import Picture, read_picture, write_picture
+from maskdecay.codecs._container import MAX_PIXELS
 from maskdecay.codecs.evc import EVCCodec
 from PIL import Image
 
@@ -14,9 +15,22 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def evc(tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def evc(
+    tiny_weights: Path,
+    tiny_codec: EVCCodec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
     """Runs `maskdecay evc` in an empty folder with the tiny model; gives status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
+    load = EVCCodec.load
+
+    def load_once(name: str, *, device: str, max_pixels: int) -> EVCCodec:
+        usual = (name, device, max_pixels) == (str(tiny_weights), "cpu", MAX_PIXELS)
+        return tiny_codec if usual else load(name, device=device, max_pixels=max_pixels)
+
+    monkeypatch.setattr(EVCCodec, "load", load_once)
 
     def run(command: str, *words: str | Path) -> tuple[int, str, str]:
         model = [] if command == "info" or "--model" in words else ["--model", str(tiny_weights)]
@@ -44,7 +58,7 @@ def test_a_file_goes_there_and_back(evc: Run, tiny_codec: EVCCodec, suffix: str)
     data = Path("a.evc").read_bytes()
     assert data == tiny_codec.encode(picture(), rate=40)
     assert out == f"a.evc: {len(data)} bytes, {8 * len(data) / 600:.4f} bpp, rate 40\n"
-    assert evc("decode", "a.evc", "-o", f"b{suffix}") == (0, f"b{suffix}: 30x20 RGB\n", "")
+    assert evc("decode", "a.evc", "-o", f"b{suffix}", "--max-pixels", 600) == (0, f"b{suffix}: 30x20 RGB\n", "")
     assert (read_picture(Path(f"b{suffix}")).colour == tiny_codec.decode(data)).all()
 
 
@@ -182,6 +196,17 @@ def test_damaged_files_are_refused(evc: Run, tiny_codec: EVCCodec, other_codec: 
     ):
         Path("a.evc").write_bytes(bad)
         refuses(evc, message, "decode", "a.evc", "-o", "a.png")
+    Path("a.evc").write_bytes(data)
+    refuses(
+        evc,
+        "a.evc: the file says 30x20 pixels; the limit is 599",
+        "decode",
+        "a.evc",
+        "-o",
+        "a.png",
+        "--max-pixels",
+        599,
+    )
 
 
 def test_inputs_that_cannot_be_coded_are_refused(evc: Run) -> None:
@@ -193,7 +218,16 @@ def test_inputs_that_cannot_be_coded_are_refused(evc: Run) -> None:
     refuses(evc, "half.png: the image file is damaged", "encode", "half.png", "-o", "a.evc")
     refuses(evc, "there is no file or folder absent.png", "encode", "absent.png", "-o", "a.evc")
     refuses(evc, "empty holds no file that ends in", "encode", "empty", "-o", "out")
-    refuses(evc, "limit is 599", "encode", "a.png", "-o", "a.evc", "--max-pixels", 599)
+    refuses(
+        evc,
+        "a.png: the image has 30x20 pixels; the limit is 599",
+        "encode",
+        "a.png",
+        "-o",
+        "a.evc",
+        "--max-pixels",
+        599,
+    )
 
 
 def test_outputs_that_cannot_be_written_are_refused(evc: Run, tiny_codec: EVCCodec) -> None:
