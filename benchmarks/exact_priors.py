@@ -3,9 +3,9 @@
     python benchmarks/exact_priors.py --preset narrow-large --steps 600 --tuning 150 [--weights FILE]
     python benchmarks/exact_priors.py --time-only --preset large --rounds 9
 
-Trains a network (or loads its state dict), converts its priors, and fine-tunes float and integer priors alike (the
-rest of the network stays), for as many steps. Prints Markdown tables: estimated bpp and PSNR on the held-out parts of the bundled photographs, as
-means over four rates, and milliseconds of the priors for a picture of 768x512.
+Trains a network (or loads its state dict), converts its priors, and fine-tunes float and integer priors alike, for as
+many steps; the rest of the network stays. Prints Markdown tables: estimated bpp and PSNR on the held-out parts of the
+bundled photographs, as means over four rates, and milliseconds of the priors for a picture of 768x512.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ class IntegerNetwork(nn.Module):
         """
         for layer in self.modules():
             if isinstance(layer, IntegerLayer):
-                layer.refit() if self.training else None
+                layer.refit()
                 layer.settle()
                 layer.prove()
         digest = self._digest()

@@ -130,6 +130,7 @@ class TableScales(nn.Module):
 
     def _nearest(self, scales: Tensor) -> Tensor:
         places = (scales.detach() * _PER_UNIT).round_().clamp_(0, len(self.table) - 1)
+        places.nan_to_num_(0.0)  # training skips steps that are not finite; they must get that far
         nearest = self.table.take(places.long())
         if not (torch.is_grad_enabled() and scales.requires_grad):
             return nearest

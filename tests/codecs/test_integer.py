@@ -396,10 +396,10 @@ class TestNetwork:
         damaged.self_test()
         with torch.no_grad():
             weight = damaged.get_parameter("network.0.mix.weight")
-            weight[3, 2] += 0.05
+            weight[3, 2] += 5
         with pytest.raises(RuntimeError, match=r"self-test failed: the integer network makes [0-9a-f]{12} of its"):
             damaged.self_test()
-        damaged.seal()
+        damaged.seal()  # in evaluation mode: the grid is fitted to the weights as they are now
         damaged.self_test()
 
     def test_half_precision_is_refused_but_for_inputs_in_training(self, integer):

@@ -244,12 +244,17 @@ class TestTraining:
             assert params.grad is not None
             assert params.grad.flatten().tolist() == [gradient, passed, gradient]
 
+    def test_training_is_told_of_numbers_that_are_not_finite(self, exact):
+        trained = copy.deepcopy(exact).train()
+        trained.get_parameter("y_prior_fusion.network.0.block.0.conv2.weight").data[0, 0] = torch.nan
+        assert not torch.isfinite(trained(torch.stack(make_images())).bits_y).all()
+
     def test_a_step_of_training_lowers_the_rate_and_stays_exact(self, exact):
         trained = copy.deepcopy(exact).train()
         x = torch.stack(make_images())
         optimizer = torch.optim.Adam([p for name in PRIORS for p in getattr(trained, name).parameters()], lr=1e-3)
         bits = []
-        for _ in range(8):
+        for _ in range(5):
             torch.manual_seed(0)
             loss = trained(x).bits_y.mean()
             optimizer.zero_grad()
