@@ -12,8 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from .._container import MAX_PIXELS
+from .evaluate_cli import evaluate
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Code images to .evc files and back.")
+
+app.command()(evaluate)
 
 SUFFIX = ".evc"
 

@@ -1,0 +1,86 @@
+"""The picture of an evaluation: PSNR against bpp, the evaluated codecs in front, baselines behind, published dashed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ._evaluation import Evaluation
+from ._rate_distortion import MeanPoint, PublishedCurve, RDCurve
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_HEIGHT = 5.0
+_MARKERS = "osD^vP"
+_BESIDE = 1.3
+"""How much further than the evaluated curves the picture reaches."""
+
+
+def plot_rate_distortion(evaluation: Evaluation, *, title: str | None = None) -> Figure:
+    """Draw PSNR against bits per pixel, means over all images.
+
+    Args:
+        evaluation: what was found; settings without any error cannot be drawn.
+        title: above the picture; by default the folder's name.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    from ..profiling._drawing import new_figure, plain
+
+    curves = [*evaluation.curves, *evaluation.published, *evaluation.baselines]
+    lines = {curve.title: _points(curve) for curve in curves}
+    if not any(lines.values()):
+        raise ValueError("there is nothing to draw: no curve has a point with a finite PSNR")
+    figure, axes = new_figure(height=_HEIGHT)
+    for curve, style in zip(curves, _styles(evaluation), strict=True):
+        points = lines[curve.title]
+        bpp, quality = [point.bpp for point in points], [point.psnr for point in points]
+        axes.plot(bpp, quality, label=plain(curve.title, 40), markersize=5, **style)
+    _frame(axes, [lines[curve.title] for curve in evaluation.curves or evaluation.published], lines.values())
+    count = len(evaluation.images)
+    axes.set_title(
+        plain(title or f"Rate and distortion on {evaluation.dataset}, mean of {count} image{'s' * (count != 1)}", 90),
+        loc="left", fontweight="bold", fontsize=11,
+    )  # fmt: skip
+    axes.set_xlabel("bits per pixel, of whole files")
+    axes.set_ylabel("PSNR in dB, RGB")
+    axes.grid(color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    return figure
+
+
+def _points(curve: RDCurve | PublishedCurve) -> list[MeanPoint]:
+    return sorted((point for point in curve.means if math.isfinite(point.psnr)), key=lambda point: point.bpp)
+
+
+def _styles(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Evaluated codecs thick; published ones dashed, in greys; baselines thin: colours and markers tell all apart."""
+    from ..profiling._drawing import COLOURS
+
+    styles: list[dict[str, Any]] = []
+    own, others = COLOURS[:1] + COLOURS[3:4], COLOURS[1:3] + COLOURS[4:6] + COLOURS[3:4] + COLOURS[6:]
+    for place in range(len(evaluation.curves)):
+        styles.append({"color": own[place % len(own)], "linewidth": 2.4, "marker": _MARKERS[0], "zorder": 4})
+    for place in range(len(evaluation.published)):
+        shade = ("#202124", "#5f6368", "#9aa0a6")[place % 3]
+        styles.append({"color": shade, "linestyle": "--", "linewidth": 1.4, "marker": _MARKERS[place % 3 + 3]})
+    for place in range(len(evaluation.baselines)):
+        marker = _MARKERS[place % len(_MARKERS)]
+        styles.append({"color": others[place % len(others)], "linewidth": 1.4, "marker": marker, "mfc": "white"})
+    return styles
+
+
+def _frame(axes: Any, main: Sequence[Sequence[MeanPoint]], everyone: Any) -> None:
+    """Show where the curves of interest lie, and no more of the baselines than that."""
+    bits = [point.bpp for points in main for point in points]
+    if not bits:
+        return
+    right = _BESIDE * max(bits)
+    seen = [point.psnr for points in everyone for point in points if point.bpp <= right]
+    axes.set_xlim(0, right)
+    axes.set_ylim(math.floor(min(seen)) - 0.5, math.ceil(max(seen)) + 0.5)

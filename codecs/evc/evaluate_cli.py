@@ -1,0 +1,183 @@
+"""`maskdecay evc evaluate`: bits, quality and time of real files, beside other codecs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .._container import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from .._evaluation import Evaluation
+
+
+class OutputFormat(str, Enum):
+    """How the result is written."""
+
+    table = "table"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+
+
+_ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json"}
+_PICTURES = (".png", ".svg", ".pdf")
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of images; only their colours are coded.")],
+    model: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="Bundled weights, a .safetensors file or a .pth.tar.")
+    ] = "small",
+    rates: Annotated[str, typer.Option(metavar="R,R,...", help="Of 0..63; four give a BD-rate.")] = "0,21,42,63",
+    baselines: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Codecs to hold it against; also jpeg-444, avif-slow.")
+    ] = "jpeg,webp,avif,jxl",
+    no_baselines: Annotated[bool, typer.Option("--no-baselines", help="Measure the model alone.")] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Set EVC's published curves, which are of Kodak, beside it.")
+    ] = False,
+    form: Annotated[
+        OutputFormat | None,
+        typer.Option("--format", help="How to write the result. Default: by the ending of --out, else table."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there, not to the terminal.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw PSNR against bpp: .png, .svg, .pdf.")] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse images with more pixels (width x height).")
+    ] = MAX_PIXELS,
+    device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Measure bpp, PSNR, MS-SSIM and seconds of real files, beside JPEG, WebP, AVIF and JPEG XL."""
+    from .._folders import one_line
+    from .._rd_tables import render
+    from .._writing import write_whole
+
+    ending = _ENDINGS.get(out.suffix.lower(), "table") if out is not None else "table"
+    try:
+        _check_outputs(out, plot)
+        names = () if no_baselines else _words(baselines)
+        with _notes_told():
+            evaluation = _measure(folder, model, _numbers(rates), names, published, max_pixels, device)
+        text = render(evaluation, form.value if form is not None else ending)  # type: ignore[arg-type]
+        if plot is not None:
+            _draw(evaluation, plot)
+        if out is None:
+            typer.echo(text, nl=False)
+        else:
+            write_whole(out, text.encode())
+        for line in evaluation.missing:
+            _say(f"note: {line}")
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        _say(one_line(str(error)) if isinstance(error, ImportError) else one_line(error))
+        raise typer.Exit(2) from error
+
+
+def _measure(
+    folder: Path,
+    model: str,
+    rates: tuple[int, ...],
+    names: tuple[str, ...],
+    published: bool,
+    max_pixels: int,
+    device: str,
+) -> Evaluation:
+    from .._baselines import baseline_names
+    from .._measuring import find_images
+    from ._codec import EVCCodec, check_choice
+    from ._evaluate import evaluate_files
+
+    for rate in rates:
+        check_choice(rate, None, None)
+    for name in names:
+        if name not in baseline_names():
+            raise ValueError(f"there is no baseline '{name}'; there are {', '.join(baseline_names())}")
+    find_images(folder)  # a wrong folder is told before weights are read
+    codec = EVCCodec.load(model, device=device, max_pixels=max_pixels)
+    title = f"EVC {Path(model).name.removesuffix('.safetensors')}"
+    with _progress() as told:
+        return evaluate_files(
+            codec,
+            folder,
+            rates,
+            title=title,
+            baselines=names,
+            published=published,
+            max_pixels=max_pixels,
+            told=told,
+        )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in _words(text))
+    except ValueError as error:
+        raise ValueError(f"--rates {text}: give whole numbers of 0..63 between commas") from error
+
+
+def _check_outputs(out: Path | None, plot: Path | None) -> None:
+    """Find out before hours of work, not after them, that a result could not be written."""
+    from ...profiling._writing import check_writable
+
+    for path in (out, plot):
+        if path is not None:
+            check_writable(path)
+    if plot is not None and plot.suffix.lower() not in _PICTURES:
+        raise ValueError(f"--plot {plot} must end in {', '.join(_PICTURES)}")
+
+
+def _draw(evaluation: Evaluation, path: Path) -> None:
+    from ...profiling import save_plot
+    from .._rd_plot import plot_rate_distortion
+
+    save_plot(plot_rate_distortion(evaluation), path)
+
+
+@contextmanager
+def _notes_told() -> Iterator[None]:
+    """Warnings about pictures become lines on stderr."""
+    from .._pictures import CodecWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CodecWarning)
+        yield
+    for found in caught:
+        if issubclass(found.category, CodecWarning):
+            _say(f"note: {found.message}")
+        else:
+            warnings.warn_explicit(found.message, found.category, found.filename, found.lineno)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr where a person looks at it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    doing = TextColumn("{task.description}", markup=False)
+    with Progress(doing, *columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("")
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
+
+
+def _say(text: str) -> None:
+    typer.echo(f"maskdecay evc evaluate: {text}", err=True)
