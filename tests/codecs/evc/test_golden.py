@@ -52,9 +52,10 @@ def _pictures() -> dict[str, Picture]:
 
 
 def _make() -> None:
-    import maskdecay as md
     import torch
     from maskdecay.codecs.evc import EVC, EVCConfig, exact_priors, sample_images
+
+    import maskdecay as md
 
     torch.manual_seed(0)
     network = EVC(EVCConfig(latent=4, encoder=(2, 2, 4, 4), decoder=(2, 2, 4, 4))).eval()
