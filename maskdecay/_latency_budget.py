@@ -121,18 +121,20 @@ class _Search:
                 confirmed.append(nearest)
             self._bench.time([nearest])
         nearest = min(self._known, key=self._off)
-        return self._settled(nearest if self._off(nearest) <= _WITHIN else self._below())
+        keep = nearest if self._off(nearest) <= _WITHIN else self._bracket()[0]
+        self._check(keep)
+        return keep
 
     def _off(self, keep: Widths) -> float:
         """How far a network is from the budget, relatively."""
         return abs(self._bench.ms(keep) / self._budget - 1)
 
     def _bracket(self) -> tuple[Widths, Widths]:
-        """The widest known network within the budget (or the narrowest), and the next wider one, over it."""
+        """The widest known network within the budget (or the narrowest), and the next wider one."""
         ranked = sorted(self._known, key=self._table)
         within = [place for place, keep in enumerate(ranked) if self._bench.ms(keep) <= self._budget]
-        lower = min(max(within, default=0), len(ranked) - 2)
-        return ranked[lower], ranked[lower + 1]
+        lower = min(max(within, default=0), max(0, len(ranked) - 2))
+        return ranked[lower], ranked[min(lower + 1, len(ranked) - 1)]
 
     def _between(self, attempt: int) -> Widths | None:
         """Widths not yet timed between a network within the budget and one over it; None where there are none.
@@ -140,7 +142,7 @@ class _Search:
         By the corrected prediction, and every other time by halving, which no step of the device can hold up.
         """
         lower, upper = self._bracket()
-        if self._bench.ms(lower) > self._budget:
+        if lower is upper or self._bench.ms(lower) > self._budget:
             return None
         low, high = self._table(lower), self._table(upper)
         low_ms, high_ms = self._bench.ms(lower), self._bench.ms(upper)
@@ -152,32 +154,27 @@ class _Search:
                 return keep
         return None
 
-    def _below(self) -> Widths:
-        """The network below the budget where none is near it, with a warning that tells what lies around."""
-        lower, upper = self._bracket()
-        warnings.warn(
-            f"no network found takes {self._budget:.4g} ms within {_WITHIN:.0%}: with widths in multiples of "
-            f"{self._multiple_of} the plan's takes {self._bench.ms(lower):.4g} ms and the next wider one timed "
-            f"{self._bench.ms(upper):.4g} ms",
-            stacklevel=5,
-        )
-        return lower
-
-    def _settled(self, keep: Widths) -> Widths:
-        """Raises a ValueError where the machine's noise leaves open whether the budget is met."""
-        spread, off = self._bench.spread(keep), self._off(keep)
+    def _check(self, keep: Widths) -> None:
+        """Raises a ValueError where noise leaves open whether the budget is met; warns where no network is near it."""
+        ms, spread = self._bench.ms(keep), self._bench.spread(keep)
         if spread > _WITHIN:
             raise ValueError(
                 f"the timings do not settle on this machine: after {len(self._known)} networks, the nearest to "
-                f"{self._budget:.4g} ms takes {self._bench.ms(keep):.4g} ms, known to {spread:.0%} only; stop other "
-                "programs, or give larger inputs"
+                f"{self._budget:.4g} ms takes {ms:.4g} ms, known to {spread:.0%} only; stop other programs, or give "
+                "larger inputs"
             )
-        if self._bench.ms(keep) > (1 + _WITHIN) * self._budget:
+        if ms > (1 + _WITHIN) * self._budget:
             raise ValueError(
-                f"a budget of {self._budget:.4g} ms is not met: after {len(self._known)} networks, the nearest takes "
-                f"{self._bench.ms(keep):.4g} ms ({off:.0%} more); stop other programs, or use a smaller multiple_of"
+                f"a budget of {self._budget:.4g} ms is not met: after {len(self._known)} networks, the fastest takes "
+                f"{ms:.4g} ms ({ms / self._budget - 1:.0%} more); stop other programs, or use a smaller multiple_of"
             )
-        return keep
+        if ms < (1 - _WITHIN) * self._budget:
+            warnings.warn(
+                f"no network found takes {self._budget:.4g} ms within {_WITHIN:.0%}: with widths in multiples of "
+                f"{self._multiple_of} the plan's takes {ms:.4g} ms and the next wider one timed "
+                f"{self._bench.ms(self._bracket()[1]):.4g} ms",
+                stacklevel=5,
+            )
 
 
 def _warn_of_drift(bench: Bench) -> None:

@@ -178,7 +178,16 @@ def test_a_budget_below_the_narrowest_network_says_where_its_time_goes(model, gr
     assert "\n" not in text
 
 
-@pytest.mark.filterwarnings("ignore:no network found")
+def test_where_no_width_is_left_the_whole_network_is_near_enough_or_too_slow(model, groups, put):
+    device = put(Device())
+    plan = md.Plan.budget(model, pictures(), latency_ms=0.96 * device.whole(model), multiple_of=64, groups=groups)
+    assert all(plan.keep[g.name] == g.width for g in groups)
+    with pytest.raises(
+        ValueError, match=r"the narrowest network takes .*; narrow more groups, use a smaller multiple_of"
+    ):
+        md.Plan.budget(model, pictures(), latency_ms=0.9 * device.whole(model), multiple_of=64, groups=groups)
+
+
 def test_timings_that_do_not_settle_are_refused(model, groups, put):
     device = put(Device(noise=1.5))
     with pytest.raises(ValueError, match=r"do not settle on this machine: .* known to \d+% only"):
