@@ -26,7 +26,7 @@ class Evaluation:
         curves: of the codecs that are evaluated.
         baselines: of those that they are held against.
         published: drawn beside them.
-        bd_rates: of each curve against each baseline.
+        bd_rates: of each curve against each baseline, published ones only where the images are those.
         missing: a line about each baseline that the machine lacks.
         machine: what it ran on.
         clock: what seconds are.
@@ -112,7 +112,8 @@ def _curve(data: Mapping[str, Any]) -> RDCurve:
 
 def _published(data: Mapping[str, Any]) -> PublishedCurve:
     means = tuple(MeanPoint(**point) for point in data["means"])
-    return PublishedCurve(name=data["name"], title=data["title"], source=data["source"], means=means)
+    texts = {name: data[name] for name in ("name", "title", "source")}
+    return PublishedCurve(**texts, images=tuple(data["images"]), means=means)
 
 
 def _plain(found: Any) -> dict[str, Any]:

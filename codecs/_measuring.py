@@ -81,13 +81,14 @@ def evaluate_coders(
                 done += 1
     curves = [_curve(coder, found[coder.name]) for coder in everyone]
     anchors = curves[len(coders) :]
+    comparable = [curve for curve in published if curve.is_of(pictures)]
     return Evaluation(
         dataset=Path(images).resolve().name if isinstance(images, str | Path) else f"{len(images)} pictures",
         images=tuple(pictures),
         curves=tuple(curves[: len(coders)]),
         baselines=tuple(anchors),
         published=tuple(published),
-        bd_rates=bd_rates([*curves[: len(coders)], *published, *anchors], anchors),
+        bd_rates=bd_rates([*curves[: len(coders)], *comparable, *anchors], anchors),
         missing=tuple(missing),
         machine=_machine(),
         clock=clock,

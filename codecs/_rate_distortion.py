@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +119,19 @@ class PublishedCurve:
         name: as `evc-large`.
         title: says that it is published, and on which images.
         source: where it can be looked up.
+        images: names, without suffixes, of the images that it is of; means over others do not compare.
         means: one per setting.
     """
 
     name: str
     title: str
     source: str
+    images: tuple[str, ...]
     means: tuple[MeanPoint, ...]
+
+    def is_of(self, names: Iterable[str]) -> bool:
+        """Whether files of these names, whatever their suffixes, are the very images."""
+        return sorted(PurePath(name).stem.lower() for name in names) == sorted(self.images)
 
 
 @dataclass(frozen=True, kw_only=True)

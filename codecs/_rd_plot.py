@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ._evaluation import Evaluation
 from ._rate_distortion import MeanPoint, PublishedCurve, RDCurve
 
@@ -37,7 +39,7 @@ def plot_rate_distortion(evaluation: Evaluation, *, title: str | None = None) ->
     figure, axes = new_figure(height=_HEIGHT)
     for curve, style in zip(curves, _styles(evaluation), strict=True):
         points = lines[curve.title]
-        bpp, quality = [point.bpp for point in points], [point.psnr for point in points]
+        bpp, quality = np.array([(point.bpp, point.psnr) for point in points]).reshape(-1, 2).T
         axes.plot(bpp, quality, label=plain(curve.title, 40), markersize=5, **style)
     _frame(axes, [lines[curve.title] for curve in evaluation.curves or evaluation.published], lines.values())
     count = len(evaluation.images)
@@ -50,8 +52,17 @@ def plot_rate_distortion(evaluation: Evaluation, *, title: str | None = None) ->
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    _legend(axes)
     return figure
+
+
+def _legend(axes: Any) -> None:
+    """Names in the order in which curves lie one above the other in the middle of the picture."""
+    middle = sum(axes.get_xlim()) / 2
+    lines = sorted(
+        axes.get_lines(), key=lambda line: -np.interp(middle, *line.get_data()) if line.get_xdata().size else 0
+    )
+    axes.legend(handles=lines, frameon=False, fontsize=9, loc="best")
 
 
 def _points(curve: RDCurve | PublishedCurve) -> list[MeanPoint]:

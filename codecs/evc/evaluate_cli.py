@@ -66,12 +66,12 @@ def evaluate(
         with _notes_told():
             evaluation = _measure(folder, model, _numbers(rates), names, published, max_pixels, device)
         text = render(evaluation, form.value if form is not None else ending)  # type: ignore[arg-type]
-        if plot is not None:
-            _draw(evaluation, plot)
         if out is None:
             typer.echo(text, nl=False)
         else:
             write_whole(out, text.encode())
+        if plot is not None:
+            _draw(evaluation, plot)
         for line in evaluation.missing:
             _say(f"note: {line}")
     except (ValueError, OSError, RuntimeError, ImportError) as error:
@@ -127,11 +127,15 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _check_outputs(out: Path | None, plot: Path | None) -> None:
     """Find out before hours of work, not after them, that a result could not be written."""
+    from ...profiling._inputs import ProfilingError
     from ...profiling._writing import check_writable
 
-    for path in (out, plot):
-        if path is not None:
-            check_writable(path)
+    try:
+        for path in (out, plot):
+            if path is not None:
+                check_writable(path)
+    except ProfilingError as error:
+        raise ValueError(str(error)) from error
     if plot is not None and plot.suffix.lower() not in _PICTURES:
         raise ValueError(f"--plot {plot} must end in {', '.join(_PICTURES)}")
 

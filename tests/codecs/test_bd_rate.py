@@ -12,7 +12,7 @@ PSNR = (28.0, 31.0, 34.0, 37.0)
 
 def curve(bpp: tuple[float, ...], psnr: tuple[float, ...], title: str = "test") -> PublishedCurve:
     means = tuple(MeanPoint(setting=i, bpp=b, psnr=p) for i, (b, p) in enumerate(zip(bpp, psnr, strict=True)))
-    return PublishedCurve(name=title, title=title, source="", means=means)
+    return PublishedCurve(name=title, title=title, source="", images=(), means=means)
 
 
 ANCHOR = curve(BPP, PSNR, "anchor")
@@ -70,6 +70,8 @@ def test_published_figures_order_as_published() -> None:
     assert [len(own.means) for own in (large, medium, small)] == [4, 4, 4]
     assert (large.means[0].bpp, large.means[0].psnr) == (0.3284, 32.475)
     assert (small.means[-1].bpp, small.means[-1].psnr) == (1.0012, 37.401)
+    assert large.is_of(f"Kodim{number:02d}.PNG" for number in range(24, 0, -1))
+    assert not large.is_of(f"kodim{number:02d}.png" for number in range(1, 24))
     percents = [bd_rate(own, large).percent for own in (medium, small)]
     assert percents[0] is not None
     assert percents[1] is not None

@@ -93,7 +93,7 @@ def test_what_the_machine_lacks_is_a_note(
         (("FOLDER", "--rates", "7,7"), "give each rate once"),
         (("FOLDER", "--rates", ","), "give each rate once, and one at least"),
         (("FOLDER", "--baselines", "bpg"), "there is no baseline 'bpg'"),
-        (("FOLDER", "--out", "absent/a.json"), "there is no folder absent"),
+        (("FOLDER", "--out", "absent/a.json"), "evaluate: cannot write absent/a.json: there is no folder absent"),
         (("FOLDER", "--plot", "a.gif"), "--plot a.gif must end in .png, .svg, .pdf"),
         (("FOLDER", "--max-pixels", "5"), "a.png: the image has"),
     ],
