@@ -29,7 +29,7 @@ class ImageFormat(str, Enum):
     ppm = "ppm"
 
 
-Inputs = Annotated[list[Path], typer.Argument(metavar="IN...", help="Files, or folders.")]
+Inputs = Annotated[list[Path], typer.Argument(metavar="IN", help="Files, or folders.")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="A file; a folder for several inputs.")]
 Model = Annotated[str, typer.Option(metavar="NAME|FILE", help="Bundled weights, a .safetensors file or a .pth.tar.")]
 Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda, ...")]
@@ -106,7 +106,7 @@ def decode(
 
 @app.command()
 def info(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".evc files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help=".evc files.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file and line.")] = False,
 ) -> None:
     """Tell what .evc files hold, and whether they are whole; needs no weights."""
