@@ -60,7 +60,7 @@ def codec():
 
 @pytest.fixture(scope="module")
 def exact(codec):
-    return exact_priors(codec, make_images())
+    return exact_priors(codec, make_images(), rates=(0, 63))
 
 
 @pytest.fixture
@@ -197,7 +197,6 @@ class TestSameFile:
         other = copy.deepcopy(exact).to(memory_format=torch.channels_last)
         with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[attr-defined]
             torch.testing.assert_close(decompress(other, streams), expected.x_hat, rtol=1e-4, atol=1e-4)
-            assert compress(other, image).z == streams.z
         torch.testing.assert_close(
             decompress(copy.deepcopy(exact).double(), streams).float(), expected.x_hat, rtol=1e-4, atol=1e-4
         )
@@ -251,7 +250,7 @@ class TestTraining:
 
     def test_a_step_of_training_lowers_the_rate_and_stays_exact(self, exact):
         trained = copy.deepcopy(exact).train()
-        x = torch.stack(make_images())
+        x = make_images(1)[0][None]
         optimizer = torch.optim.Adam([p for name in PRIORS for p in getattr(trained, name).parameters()], lr=1e-3)
         bits = []
         for _ in range(5):
