@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HEIGHT = 5.0
-_MARKERS = "osD^vP"
+# Of Okabe and Ito's colours; a codec has the same one in every picture.
+_FAMILIES = {"jpeg": ("#E69F00", "s"), "webp": ("#009E73", "D"), "avif": ("#D55E00", "^"), "jxl": ("#56B4E9", "v")}
+_OTHERS = ("#CC79A7", "p")
+_OWN = ("#0072B2", "#CC79A7")
+_GREYS = (("#202124", ">"), ("#5f6368", "<"), ("#9aa0a6", "P"))
 _BESIDE = 1.3
 """How much further than the evaluated curves the picture reaches."""
 
@@ -40,7 +44,7 @@ def plot_rate_distortion(evaluation: Evaluation, *, title: str | None = None) ->
     for curve, style in zip(curves, _styles(evaluation), strict=True):
         points = lines[curve.title]
         bpp, quality = np.array([(point.bpp, point.psnr) for point in points]).reshape(-1, 2).T
-        axes.plot(bpp, quality, label=plain(curve.title, 40), markersize=5, **style)
+        axes.plot(bpp, quality, label=plain(curve.title, 40), markersize=4.5, **style)
     _frame(axes, [lines[curve.title] for curve in evaluation.curves or evaluation.published], lines.values())
     count = len(evaluation.images)
     axes.set_title(
@@ -70,19 +74,18 @@ def _points(curve: RDCurve | PublishedCurve) -> list[MeanPoint]:
 
 
 def _styles(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Evaluated codecs thick; published ones dashed, in greys; baselines thin: colours and markers tell all apart."""
-    from ..profiling._drawing import COLOURS
-
+    """Evaluated codecs thick, published ones dashed in greys, baselines thin: colour or marker tells any two apart."""
     styles: list[dict[str, Any]] = []
-    own, others = COLOURS[:1] + COLOURS[3:4], COLOURS[1:3] + COLOURS[4:6] + COLOURS[3:4] + COLOURS[6:]
     for place in range(len(evaluation.curves)):
-        styles.append({"color": own[place % len(own)], "linewidth": 2.4, "marker": _MARKERS[0], "zorder": 4})
+        styles.append({"color": _OWN[place % len(_OWN)], "linewidth": 2.6, "marker": "o", "zorder": 4})
     for place in range(len(evaluation.published)):
-        shade = ("#202124", "#5f6368", "#9aa0a6")[place % 3]
-        styles.append({"color": shade, "linestyle": "--", "linewidth": 1.4, "marker": _MARKERS[place % 3 + 3]})
-    for place in range(len(evaluation.baselines)):
-        marker = _MARKERS[place % len(_MARKERS)]
-        styles.append({"color": others[place % len(others)], "linewidth": 1.4, "marker": marker, "mfc": "white"})
+        shade, marker = _GREYS[place % len(_GREYS)]
+        styles.append({"color": shade, "linestyle": "--", "linewidth": 1.4, "marker": marker})
+    for curve in evaluation.baselines:
+        family, _, variant = curve.name.partition("-")
+        shade, marker = _FAMILIES.get(family, _OTHERS)
+        line = {"linestyle": ":", "marker": "X"} if variant else {"linestyle": "-", "marker": marker}
+        styles.append({"color": shade, "linewidth": 1.5, "mfc": "white", **line})
     return styles
 
 
