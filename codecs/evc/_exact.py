@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from .._gaussian import LEVELS, SCALE_MAX, SCALE_MIN, table_scales
 from .._integer import LIMIT
-from .._integer_network import IntegerNetwork, observe
+from .._integer_convert import observe
+from .._integer_network import IntegerNetwork
 from ._network import EVC
 from ._quantise import lower_bound
 

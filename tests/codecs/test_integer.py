@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from maskdecay.codecs._exact_conv import exact_conv2d
 from maskdecay.codecs._fixed_point import STREAM_LIMIT, dyadic_slope, power_of_two_above, round_within
 from maskdecay.codecs._integer import SUM_LIMIT, IntegerConv2d, IntegerLeakyReLU, IntegerLinear
-from maskdecay.codecs._integer_network import IntegerNetwork, observe
+from maskdecay.codecs._integer_convert import observe
+from maskdecay.codecs._integer_network import IntegerNetwork
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
