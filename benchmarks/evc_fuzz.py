@@ -94,7 +94,7 @@ def untouched_meaning(data: bytes, damaged: bytes) -> bool:
     old, new = HEADER.unpack_from(data), HEADER.unpack_from(damaged) if len(damaged) >= HEADER.size else ()
     at = HEADER.size + 4
     return (
-        bool(new) and old[2:6] == new[2:6] and old[10] == new[10] and data[at + 5 : at + 9] == damaged[at + 5 : at + 9]
+        bool(new) and old[2:7] == new[2:7] and old[10] == new[10] and data[at + 5 : at + 9] == damaged[at + 5 : at + 9]
     )
 
 
