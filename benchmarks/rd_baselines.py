@@ -60,7 +60,8 @@ def evaluate(folder: Path, names: list[str]) -> Evaluation:
 
 
 def write_report(evaluation: Evaluation, out: Path) -> None:
-    head = f"# Baselines on {evaluation.dataset}\n\n    python benchmarks/rd_baselines.py ../shared/data/kodak\n\n![RD]({out.name}.png)\n\n"
+    command = "    python benchmarks/rd_baselines.py ../shared/data/kodak"
+    head = f"# Baselines on {evaluation.dataset}\n\n{command}\n\n![RD]({out.name}.png)\n\n"
     write_whole(out.with_suffix(".md"), (head + render(evaluation, "markdown", per_image=False)).encode())
     save_plot(plot_rate_distortion(evaluation), out.with_suffix(".png"))
 
