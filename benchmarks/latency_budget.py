@@ -22,12 +22,13 @@ from typing import Any
 import torch
 from maskdecay.codecs._memory import keep_freed_memory
 from maskdecay.codecs.evc import build_preset
-from maskdecay.profiling import Timing, _layers, _timing, compare, latency
+from maskdecay.profiling import Timing, _layers, _timing, latency, macs
+from maskdecay.profiling._prepare import prepare
 from tabulate import tabulate
 from torch import nn
 
 import maskdecay as md
-from maskdecay._latency_bench import Running
+from maskdecay._latency_bench import Running, in_turns
 from maskdecay._latency_budget import fit_latency
 
 HEADERS = ("network", "whole ms", "asked ms", "share: asked", "predicted", "measured", "anew (10-90% of rounds)")
@@ -79,15 +80,15 @@ def rows_of(name: str, shares: list[float], multiple_of: int, running: dict[str,
         masks = md.insert_masks(student, md.Plan(groups=groups, keep=fitted.keep))
         masks.collapse()
         student = md.shrink(student, masks)
-        _, small = compare({"whole": model, "plan": student}, inputs, layers=False, **running).rows
-        assert small.speedup is not None
-        assert small.mac_ratio is not None
-        goal, again = asked / fitted.whole_ms, 1 / small.speedup.median
+        again = in_turns({"whole": prepare(model, inputs, **running), "plan": prepare(student, inputs, **running)})
+        ratios = [plan / whole for whole, plan in zip(again["whole"], again["plan"], strict=True)]
+        goal, share_now = asked / fitted.whole_ms, _timing.quantile(ratios, 0.5)
         rows.append((
             name, f"{fitted.whole_ms:.4g}", f"{asked:.4g}", f"{goal:.3f}",
             f"{fitted.predicted_ms / fitted.whole_ms:.3f}", f"{fitted.measured_ms / fitted.whole_ms:.3f}",
-            f"{again:.3f} ({1 / small.speedup.p90:.2f}-{1 / small.speedup.p10:.2f})", f"{again / goal - 1:+.1%}",
-            f"{1 / small.mac_ratio:.1%}", str(fitted.built), f"{time.monotonic() - start:.0f}",
+            f"{share_now:.3f} ({_timing.quantile(ratios, 0.1):.2f}-{_timing.quantile(ratios, 0.9):.2f})",
+            f"{share_now / goal - 1:+.1%}", f"{macs(student, inputs).macs / macs(model, inputs).macs:.1%}",
+            str(fitted.built), f"{time.monotonic() - start:.0f}",
         ))  # fmt: skip
         print(rows[-1], flush=True)
     return rows
