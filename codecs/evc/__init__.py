@@ -3,8 +3,8 @@
 from ._codec import EVCCodec
 from ._coding import EVCStreams, compress, decompress, hyper_latent_tables
 from ._config import EVCConfig
-from ._exact import exact_priors, is_exact, seal, self_test
 from ._evaluate import evaluate_files
+from ._exact import exact_priors, is_exact, seal, self_test
 from ._fast import fast
 from ._identity import model_identity
 from ._network import EVC, EVCOutput
