@@ -129,13 +129,13 @@ def blocks(device: torch.device, seconds: float) -> Iterator[Block]:
             yield f"{side} {size} {variant} {str(dtype)[6:]} {mode}", partial(time_side, *settings)
 
     for size in SIZES:
-        yield from sides(size, "plain", torch.float32, "eager")
         for dtype in (torch.float32, *half):
             yield from sides(size, "fast", dtype, "eager")
             if on_gpu:
                 yield from sides(size, "fast", dtype, "cuda_graph")
         for dtype in (torch.float32, *half[:1]):
             yield f"codec {size} {str(dtype)[6:]}", partial(time_codec, size, dtype, device, timing)
+        yield from sides(size, "plain", torch.float32, "eager")
     for size in SIZES:
         for dtype in (*half[:1], torch.float32):
             yield from sides(size, "plain", dtype, "compile")
