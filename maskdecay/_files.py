@@ -128,13 +128,18 @@ def load(path: str | os.PathLike[str], make_model: Callable[[], Network]) -> Net
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Returns a file's header and copies of its tensors.
+
+    Copies, for a file's own lie at odd addresses, where some kernels sum in another order: the model would not
+    compute what the saved one did to the last bit.
+    """
     with path.open("rb"):  # safetensors tells less about a file that cannot be read
         pass
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             header = json.loads(metadata.get("maskdecay", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise ValueError(f"'{path}' is no safetensors file, or a damaged one ({first_line(error)})") from error
     if not isinstance(header, dict) or not {"version", "class", "widths", "aliases"} <= header.keys():

@@ -15,27 +15,18 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from .._alpha import pack_alpha, unpack_alpha
-from .._container import (
-    MAX_PIXELS,
-    Container,
-    FileFormat,
-    Header,
-    Section,
-    pack_profile,
-    read_container,
-    unpack_profile,
-    write_container,
-)
+from .._container import MAX_PIXELS, Container, FileFormat, Header, Section, read_container, write_container
 from .._pictures import CodecWarning, Picture, PictureKind, from_picture, to_picture
+from .._side_sections import pack_sides, unpack_sides
 from ._blocks import WrittenImage, read_image, write_image
-from ._coding import Q_SCALE_UNIT, hyper_latent_tables
+from ._coding import to_hundredths
 from ._exact import is_exact, self_test
 from ._fast import fast
 from ._identity import model_identity
+from ._latents import hyper_latent_tables
 from ._network import EVC, PAD_MULTIPLE
-from ._rates import MAX_RATE
-from ._search import highest_rate, lowest_rate
+from ._rates import check_rate
+from ._search import check_choice, highest_rate, lowest_rate
 from ._transforms import analyse, synthesise
 from ._weights import load_network
 
@@ -148,7 +139,7 @@ class EVCCodec:
         check_choice(rate, target_bpp, target_psnr)
         picture = to_picture(image)
         self._check_size(picture.height, picture.width)
-        sections = _side_sections(picture)
+        sections = pack_sides(picture)
         y = analyse(self._model, picture.colour, self._tile)
 
         def attempt(rate: int) -> _Trial:
@@ -200,15 +191,14 @@ class EVCCodec:
                 f"the file needs the weights {header.model.hex()}; these are {self.identity} (give the model that "
                 "it was encoded with)"
             )
-        _check_setting(header.setting)
+        check_rate(header.setting)
         self._check_size(header.height, header.width)
-        profiles = {tag: unpack_profile(sections[tag]) for tag in (Section.ICC, Section.EXIF) if tag in sections}
         y_hat = read_image(
             self._model, sections[Section.IMAGE], header.height, header.width, self._z_tables, header.check
         )
-        alpha = unpack_alpha(sections[Section.ALPHA], header.height, header.width) if header.has_alpha else None
+        sides = unpack_sides(container)
         colour = synthesise(self._model, y_hat, header.height, header.width, grey=header.channels <= 2, tile=self._tile)
-        return Picture(colour=colour, alpha=alpha, icc=profiles.get(Section.ICC), exif=profiles.get(Section.EXIF))
+        return Picture(colour=colour, **sides)
 
     def _check_size(self, height: int, width: int) -> None:
         """Raise ValueError for too many pixels, and for a thin image that padding makes as large."""
@@ -220,7 +210,7 @@ class EVCCodec:
             )
 
     def _hundredths(self, rate: int) -> int:
-        return round(float(self._model.rate_to_q_scale(rate)) * Q_SCALE_UNIT)
+        return to_hundredths(float(self._model.rate_to_q_scale(rate)))
 
     def _quality(self, picture: Picture, written: WrittenImage) -> float:
         """dB of the 8-bit colours."""
@@ -240,36 +230,3 @@ class EVCCodec:
             check=written.check,
         )
         return write_container(EVC_FILE, header, {**sections, Section.IMAGE: written.section})
-
-
-def _side_sections(picture: Picture) -> dict[Section, bytes]:
-    """All but the image; they do not depend on the rate."""
-    sections: dict[Section, bytes] = {}
-    if picture.alpha is not None:
-        sections[Section.ALPHA] = pack_alpha(picture.alpha)
-    if picture.icc:
-        sections[Section.ICC] = pack_profile(picture.icc)
-    if picture.exif:
-        sections[Section.EXIF] = pack_profile(picture.exif)
-    return sections
-
-
-def check_choice(rate: int | None, target_bpp: float | None, target_psnr: float | None) -> None:
-    """Raise ValueError unless at most one is given, and in its range."""
-    given = [
-        name
-        for name, value in (("rate", rate), ("target_bpp", target_bpp), ("target_psnr", target_psnr))
-        if value is not None
-    ]
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} exclude each other; give one of them")
-    if rate is not None:
-        _check_setting(rate)
-    for name, target in (("target_bpp", target_bpp), ("target_psnr", target_psnr)):
-        if target is not None and not (target > 0 and math.isfinite(target)):
-            raise ValueError(f"{name}={target} must be positive")
-
-
-def _check_setting(rate: int) -> None:
-    if not 0 <= rate <= MAX_RATE:
-        raise ValueError(f"rate {rate} is outside 0..{MAX_RATE}; 0 has the fewest bits, {MAX_RATE} the most")

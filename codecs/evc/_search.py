@@ -1,13 +1,30 @@
-"""A rate for a target: the encoder network runs once, then priors and coder (and decoder) for six or seven rates."""
+"""A rate by a target: the encoder network runs once, priors and coder (and decoder) for six or seven rates."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
-from ._rates import MAX_RATE
+from ._rates import MAX_RATE, check_rate
 
 Trial = TypeVar("Trial")
+
+
+def check_choice(rate: int | None, target_bpp: float | None, target_psnr: float | None) -> None:
+    """Raise ValueError unless at most one is given, and in its range."""
+    given = [
+        name
+        for name, value in (("rate", rate), ("target_bpp", target_bpp), ("target_psnr", target_psnr))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other; give one of them")
+    if rate is not None:
+        check_rate(rate)
+    for name, target in (("target_bpp", target_bpp), ("target_psnr", target_psnr)):
+        if target is not None and not (target > 0 and math.isfinite(target)):
+            raise ValueError(f"{name}={target} must be positive")
 
 
 def highest_rate(code: Callable[[int], Trial], fits: Callable[[Trial], bool]) -> tuple[Trial, bool]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...profiling import stage
 from .._images import quantise_pixels
 from .._tiles import Box, replicate, run_in_tiles
-from ._blocks import LATENT_PIXELS, latent_grid
+from ._latents import LATENT_PIXELS, latent_grid
 from ._network import EVC
 
 MARGIN = 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import torch
@@ -62,8 +61,7 @@ def _load_saved(path: Path) -> EVC:
         with torch.random.fork_rng(devices=[]):
             return _with_exact_priors(EVC(config)) if _EXACT_MARK in shapes else EVC(config)
 
-    # Tensors from a file lie at odd addresses, where some kernels sum in another order: files would not decode.
-    return copy.deepcopy(md.load(path, build)).float().eval()
+    return md.load(path, build).float().eval()
 
 
 def _with_exact_priors(network: EVC) -> EVC:

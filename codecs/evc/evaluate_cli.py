@@ -90,8 +90,9 @@ def _measure(
 ) -> Evaluation:
     from .._baselines import baseline_names
     from .._measuring import find_images
-    from ._codec import EVCCodec, check_choice
+    from ._codec import EVCCodec
     from ._evaluate import evaluate_files
+    from ._search import check_choice
 
     for rate in rates:
         check_choice(rate, None, None)

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskdecay.codecs import CodecWarning, Picture, from_picture
 from maskdecay.codecs._container import HEADER_BYTES, Section, read_container, read_header
-from maskdecay.codecs.evc import EVC, EVCCodec, sample_images
+from maskdecay.codecs.evc import EVC, EVCCodec, compress, exact_priors, hyper_latent_tables, sample_images
 from maskdecay.codecs.evc._codec import EVC_FILE
-from maskdecay.codecs.evc._coding import compress, hyper_latent_tables
-from maskdecay.codecs.evc._exact import exact_priors
+from maskdecay.profiling import Timing, stage_latency
 from PIL import Image
 
 PHOTO = (sample_images().held_out[0][:, :96, :160] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
@@ -73,9 +72,21 @@ def test_every_image_comes_back_as_what_the_network_makes_of_it(
 def test_streams_are_those_of_compress(tiny_codec: EVCCodec, tiny: EVC) -> None:
     x = torch.from_numpy(PHOTO).permute(2, 0, 1)[None].contiguous().float() / 255
     streams = compress(tiny, x, tiny.rate_to_q_scale(40), z_tables=hyper_latent_tables(tiny))
-    section = read_container(EVC_FILE, tiny_codec.encode(PHOTO, rate=40)).sections[Section.IMAGE]
+    header, sections = read_container(EVC_FILE, tiny_codec.encode(PHOTO, rate=40))
     parts = (streams.z, streams.step_1, streams.step_2)
-    assert section == struct.pack("<IIII", streams.q_scale_hundredths, *map(len, parts)) + b"".join(parts)
+    expected = struct.pack("<IIII", streams.q_scale_hundredths, *map(len, parts)) + b"".join(parts)
+    assert sections[Section.IMAGE] == expected
+    assert header.check == streams.check
+
+
+def test_stages_are_told_apart(tiny_codec: EVCCodec, data: bytes) -> None:
+    once = Timing(seconds=0.01, min_repeats=1, max_repeats=1)
+    shared = ["hyper_decoder", "prior_fusion", "spatial_prior"]
+    report = stage_latency(lambda: tiny_codec.encode(PHOTO), timing=once)
+    assert [s.name for s in report.stages] == ["encoder", "hyper_encoder", "entropy_coding", *shared, "other"]
+    assert all(s.median_ms > 0 for s in report.stages)
+    report = stage_latency(lambda: tiny_codec.decode(data), timing=once)
+    assert [s.name for s in report.stages] == ["entropy_coding", *shared, "decoder", "other"]
 
 
 @pytest.mark.parametrize("kind", ["array", "pil", "tensor", "picture"])
