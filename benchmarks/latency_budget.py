@@ -59,7 +59,7 @@ def resnet() -> nn.Module:
 
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
     "evc-narrow": lambda: (build_preset("narrow-large", seed=0), torch.rand(1, 3, 256, 256)),
-    "evc-decoder": lambda: (build_preset("large", seed=0).dec, torch.rand(1, 192, 16, 16)),
+    "evc-decoder": lambda: (build_preset("large", seed=0).dec, torch.rand(1, 192, 8, 8)),
     "resnet": lambda: (resnet(), torch.rand(1, 3, 224, 224)),
 }
 
