@@ -13,10 +13,12 @@ import typer
 
 from .._container import MAX_PIXELS
 from .evaluate_cli import evaluate
+from .train_cli import train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Code images to .evc files and back.")
 
 app.command()(evaluate)
+app.command()(train)
 
 SUFFIX = ".evc"
 
