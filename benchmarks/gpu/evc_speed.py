@@ -141,10 +141,12 @@ def blocks(device: torch.device, seconds: float) -> Iterator[Block]:
             yield from sides(size, "plain", dtype, "compile")
 
 
-def measure(device: torch.device, minutes: float, seconds: float) -> tuple[Report, list[str]]:
+def measure(device: torch.device, minutes: float, seconds: float, only: str) -> tuple[Report, list[str]]:
     """All blocks that the time allows, and the names of the others with the reason."""
     start, report, missing, longest = time.monotonic(), Report(()), [], 0.0
     for name, run in blocks(device, seconds):
+        if only not in name:
+            continue
         left = 60 * minutes - (time.monotonic() - start)
         if left < longest:
             missing.append(f"{name}: no time left")
@@ -165,7 +167,7 @@ def frames_per_second(report: Report) -> str:
     for row in report.rows:
         ms = row.stages.total.median_ms if row.stages else row.latency.median_ms if row.latency else None
         if ms is not None:
-            lines.append(f"| {row.name} | {row.size} | {row.dtype} | {row.mode} | {1000 / ms:,.1f} |")
+            lines.append(f"| {row.name} | {row.size} | {row.dtype} | {row.mode} | {1000 / ms:,.3g} |")
     return "\n".join(lines)
 
 
@@ -175,13 +177,18 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=7.0, help="a block is begun only if the longest one would fit")
     parser.add_argument("--seconds", type=float, default=2.0, help="time box per network and block")
     parser.add_argument("--threads", type=int, help="CPU threads; torch's choice by default")
+    parser.add_argument("--only", default="", metavar="TEXT", help="blocks whose name holds this: 'decoder 1920x1080'")
+    parser.add_argument("--merge", action="store_true", help="add to the evc_speed.json that is in the folder")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder for evc_speed.json, .md and .html")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     kept = keep_freed_memory()
     options.out.mkdir(parents=True, exist_ok=True)
-    report, missing = measure(torch.device(options.device), options.minutes, options.seconds)
+    report, missing = measure(torch.device(options.device), options.minutes, options.seconds, options.only)
+    earlier = options.out / "evc_speed.json"
+    if options.merge and earlier.exists():
+        report = Report.from_json(earlier.read_text()) + report
     text = [f"# EVC's speed, {date.today()}", f"`keep_freed_memory()`: {kept}.", render(report, "markdown")]
     text += ["## Frames per second", frames_per_second(report)]
     text += ["## Not measured", "\n".join(f"- {line}" for line in missing) or "Nothing was left out."]
