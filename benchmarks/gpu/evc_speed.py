@@ -191,7 +191,7 @@ def main() -> None:
         report = Report.from_json(earlier.read_text()) + report
     text = [f"# EVC's speed, {date.today()}", f"`keep_freed_memory()`: {kept}.", render(report, "markdown")]
     text += ["## Frames per second", frames_per_second(report)]
-    text += ["## Not measured", "\n".join(f"- {line}" for line in missing) or "Nothing was left out."]
+    text += ["## Not measured by the last call", "\n".join(f"- {line}" for line in missing) or "Nothing was left out."]
     (options.out / "evc_speed.json").write_text(report.to_json())
     (options.out / "evc_speed.html").write_text(render(report, "html"))
     (options.out / "evc_speed.md").write_text("\n\n".join(text) + "\n")
