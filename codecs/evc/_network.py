@@ -159,12 +159,12 @@ class EVC(nn.Module):
 
     def hyper_decode(
         self, z_hat: Float[Tensor, "batch latent hyper_height hyper_width"]
-    ) -> Float[Tensor, "batch latent height width"]:
+    ) -> Float[Tensor, "batch features height width"]:
         """First half of `fused_prior`: features at the size of the latents (4 times that of `z_hat`)."""
         return self.hyper_dec(z_hat)
 
     def fuse_prior(
-        self, features: Float[Tensor, "batch latent height width"]
+        self, features: Float[Tensor, "batch features height width"]
     ) -> Float[Tensor, "batch params height width"]:
         """Second half of `fused_prior`: features of `hyper_decode` to the prior's parameters."""
         return self.y_prior_fusion(features)
