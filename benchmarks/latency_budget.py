@@ -79,7 +79,9 @@ def rows_of(name: str, shares: list[float], multiple_of: int, running: dict[str,
         student = copy.deepcopy(model)
         masks = md.insert_masks(student, md.Plan(groups=groups, keep=fitted.keep))
         masks.collapse()
-        student = md.shrink(student, masks, example_inputs=inputs[..., :64, :64])  # few latents to round otherwise
+        student = md.shrink(
+            student, masks, example_inputs=inputs[..., :64, :64]
+        )  # at full size, one of many latents may round the other way
         again = in_turns({"whole": prepare(model, inputs, **running), "plan": prepare(student, inputs, **running)})
         ratios = [plan / whole for whole, plan in zip(again["whole"], again["plan"], strict=True)]
         goal, share_now = asked / fitted.whole_ms, _timing.quantile(ratios, 0.5)
