@@ -19,6 +19,11 @@ def pointwise_shuffle(inputs: int, outputs: int, factor: int = 2) -> list[nn.Mod
     return [nn.Conv2d(inputs, outputs * factor**2, 1), nn.PixelShuffle(factor)]
 
 
+def inner_width(width: int, share: float) -> int:
+    """A share of a width, as a multiple of 8 (at least one) where it is less than all."""
+    return width if share == 1 else min(width, max(8, 8 * round(share * width / 8)))
+
+
 class ResidualBlockWithStride(nn.Module):
     """Two 3x3 convolutions that halve the resolution, beside a 1x1 shortcut."""
 
@@ -76,12 +81,12 @@ class TrunkSpatialMix(nn.Module):
 class PriorSpatialMix(nn.Module):
     """1x1, depthwise 3x3 and 1x1 convolutions, one activation, plus the (adapted) input."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, middle: int, *, adapt: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(nn.Conv2d(inputs, inputs, 1), nn.LeakyReLU(0.01))
-        self.depth_conv = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs)
-        self.conv2 = nn.Conv2d(inputs, outputs, 1)
-        self.adaptor = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
+        self.conv1 = nn.Sequential(nn.Conv2d(inputs, middle, 1), nn.LeakyReLU(0.01))
+        self.depth_conv = nn.Conv2d(middle, middle, 3, padding=1, groups=middle)
+        self.conv2 = nn.Conv2d(middle, outputs, 1)
+        self.adaptor = nn.Conv2d(inputs, outputs, 1) if adapt else None
 
     def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs height width"]:
         """Mix neighbouring pixels and change the width."""
@@ -114,13 +119,22 @@ class TrunkBlock(nn.Module):
 
 
 class PriorBlock(nn.Module):
-    """The depthwise block of the priors: spatial mix, channel mix with LeakyReLU, optional upsampling."""
+    """The depthwise block of the priors: spatial mix, channel mix with LeakyReLU, optional upsampling.
 
-    def __init__(self, inputs: int, outputs: int, *, upsample: bool = False) -> None:
+    Args:
+        inputs, outputs: channels.
+        adapt: whether a 1x1 convolution lies in the spatial mix's shortcut; without, outputs equal inputs.
+        share: of the public networks' width between the convolutions of each mix; see `inner_width`.
+        upsample: whether height and width double.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, adapt: bool = False, share: float = 1.0, upsample: bool = False
+    ) -> None:
         super().__init__()
-        hidden = max(min(4 * outputs, 1024), 2 * outputs)
+        hidden = inner_width(max(min(4 * outputs, 1024), 2 * outputs), share)
         layers: list[nn.Module] = [
-            PriorSpatialMix(inputs, outputs),
+            PriorSpatialMix(inputs, outputs, inner_width(inputs, share), adapt=adapt),
             ChannelMix(outputs, hidden, partial(nn.LeakyReLU, 0.1)),
         ]
         if upsample:

@@ -15,7 +15,14 @@ from torch.nn import functional as F
 from ._config import EVCConfig, Widths
 from ._dual_prior import CodedLatents, FusedPrior, code_two_steps, split_fused
 from ._initial import initialise
-from ._layers import PriorBlock, ResidualBlockUpsample, ResidualBlockWithStride, TrunkBlock, pointwise_shuffle
+from ._layers import (
+    PriorBlock,
+    ResidualBlockUpsample,
+    ResidualBlockWithStride,
+    TrunkBlock,
+    inner_width,
+    pointwise_shuffle,
+)
 from ._likelihood import FactorizedDensity, bits_from_probability, gaussian_probability
 from ._quantise import (
     add_uniform_noise,
@@ -71,19 +78,9 @@ class EVC(nn.Module):
         self.bit_estimator_z = FactorizedDensity(n)
         self.enc = _encoder(self.config.encoder)
         self.dec = _decoder(self.config.decoder)
-        self.hyper_enc = nn.Sequential(
-            PriorBlock(n, n),
-            nn.Conv2d(n, n, 3, stride=2, padding=1),
-            nn.LeakyReLU(0.01),
-            nn.Conv2d(n, n, 3, stride=2, padding=1),
-        )
-        self.hyper_dec = nn.Sequential(
-            PriorBlock(n, n, upsample=True), PriorBlock(n, n, upsample=True), PriorBlock(n, n)
-        )
-        self.y_prior_fusion = nn.Sequential(PriorBlock(n, 2 * n), PriorBlock(2 * n, 3 * n))
-        self.y_spatial_prior = nn.Sequential(
-            PriorBlock(4 * n, 3 * n), PriorBlock(3 * n, 2 * n), PriorBlock(2 * n, 2 * n)
-        )
+        self.hyper_enc, self.hyper_dec = _hyper_encoder(n, self.config.priors), _hyper_decoder(n, self.config.priors)
+        self.y_prior_fusion = _prior_fusion(n, self.config.priors)
+        self.y_spatial_prior = _spatial_prior(n, self.config.priors)
         initialise(self.enc, self.dec)
 
     def forward(
@@ -235,4 +232,38 @@ def _decoder(widths: Widths) -> nn.Sequential:
         ResidualBlockUpsample(c4, c2),
         TrunkBlock(c2),
         nn.Sequential(*pointwise_shuffle(c2, 3)),
+    )
+
+
+def _hyper_encoder(n: int, share: float) -> nn.Sequential:
+    inner = inner_width(n, share)
+    return nn.Sequential(
+        PriorBlock(n, n, share=share),
+        nn.Conv2d(n, inner, 3, stride=2, padding=1),
+        nn.LeakyReLU(0.01),
+        nn.Conv2d(inner, n, 3, stride=2, padding=1),
+    )
+
+
+def _hyper_decoder(n: int, share: float) -> nn.Sequential:
+    return nn.Sequential(
+        PriorBlock(n, n, share=share, upsample=True),
+        PriorBlock(n, n, share=share, upsample=True),
+        PriorBlock(n, n, share=share),
+    )
+
+
+def _prior_fusion(n: int, share: float) -> nn.Sequential:
+    inner = inner_width(2 * n, share)
+    return nn.Sequential(
+        PriorBlock(n, inner, adapt=True, share=share), PriorBlock(inner, 3 * n, adapt=True, share=share)
+    )
+
+
+def _spatial_prior(n: int, share: float) -> nn.Sequential:
+    inner = inner_width(3 * n, share)
+    return nn.Sequential(
+        PriorBlock(4 * n, inner, adapt=True, share=share),
+        PriorBlock(inner, 2 * n, adapt=True, share=share),
+        PriorBlock(2 * n, 2 * n, share=share),
     )
