@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-import maskdecay as md
-
 from .._images import load_folder
 from ._crops import CropSampler
 from ._network import EVC
 from ._objective import RateDistortion, rate_distortion
 from ._rates import LAMBDA_RANGE, MAX_RATE, rate_to_lambda
 from ._schedule import Schedule
+from ._train_optimizer import OPTIMIZERS, build_optimizer
 
 _MAX_SKIPPED_IN_A_ROW = 50
 
@@ -33,9 +32,10 @@ class TrainConfig:
         seconds: time box, wall clock.
         batch_size: crops per step.
         crop: side of the square crops in pixels.
-        learning_rate: peak for AdamW (a group's own `lr` wins). The default suits minutes on narrow networks;
-            long trainings at full width want 2e-4.
-        weight_decay: of convolution weights in the default optimiser.
+        optimizer: "adamw", or "muon" for AdamW with Muon on the trunks' matrices and the smaller ones of the priors.
+        learning_rate: peak (a group's own `lr` wins). The default suits minutes on narrow networks; long trainings
+            at full width want 2e-4.
+        weight_decay: of convolution weights, unless `parameters` are given.
         warmup: share of the training during which the learning rate rises.
         final_learning_rate: share of the peak that is left at the end of the cosine.
         clip: bound on the norm of all gradients.
@@ -50,6 +50,7 @@ class TrainConfig:
     seconds: int | float | None = None
     batch_size: int = 8
     crop: int = 64
+    optimizer: str = "adamw"
     learning_rate: float = 4e-3
     weight_decay: float = 0.0
     warmup: float = 0.05
@@ -70,6 +71,8 @@ class TrainConfig:
                 f"warmup={self.warmup}, final_learning_rate={self.final_learning_rate} are shares of 1 and "
                 f"weight_decay={self.weight_decay} is not negative"
             )
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer={self.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
         if not 0 < self.lambdas[0] <= self.lambdas[1]:
             raise ValueError(f"lambdas={self.lambdas} must be positive and rise from rate 0 to rate 63")
 
@@ -100,11 +103,6 @@ class TrainReport(NamedTuple):
     seconds: float
 
 
-def _is_weight(name: str, parameter: nn.Parameter) -> bool:
-    """Tell weights of convolutions from biases, steps and densities, which must not decay."""
-    return parameter.dim() == 4 and name.endswith((".weight", ".weight.original"))
-
-
 def train(
     network: EVC,
     images: Sequence[Tensor] | str | Path,
@@ -121,7 +119,7 @@ def train(
         network: an EVC, masked or not.
         images: RGB tensors (3, height, width), float in [0, 1] or 8-bit, or a folder of image files.
         config: how long and how.
-        parameters: what AdamW trains, as tensors or groups; everything without it, the convolutions' weights
+        parameters: what is trained, as tensors or groups; everything without it, the convolutions' weights
             with weight decay.
         extra_loss: added to the loss of every step, for example a sparsity loss.
         after_step: called after every optimiser step (not after a skipped one), for example to decay masks.
@@ -135,9 +133,13 @@ def train(
     generator = torch.Generator().manual_seed(config.seed)
     loaded = load_folder(images) if isinstance(images, str | Path) else images
     sampler = CropSampler(loaded, config.crop, generator)
-    if parameters is None:
-        parameters = md.parameter_groups(network, weight_decay=config.weight_decay, decays=_is_weight)
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
+    optimizer = build_optimizer(
+        network,
+        config.optimizer,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        parameters=parameters,
+    )
     schedule = Schedule(optimizer, config.steps, config.seconds, config.warmup, config.final_learning_rate)
     skipped = in_a_row = 0
     network.train()

@@ -40,6 +40,9 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="Crops per step.")] = 8,
     crop: Annotated[int, typer.Option(min=1, help="Side of crops in pixels; best a multiple of 64.")] = 128,
     lr: Annotated[float, typer.Option(help="Peak learning rate; the public widths and long trainings: 2e-4.")] = 4e-3,
+    optimizer: Annotated[
+        str, typer.Option(metavar="NAME", help="adamw, or muon: dearer steps, but fewer of them.")
+    ] = "adamw",
     seed: Annotated[int, typer.Option(min=0, max=_MOST_SEED, help="Of weights, crops, rates and noise.")] = 0,
     device: Annotated[str, typer.Option(help="Where the network is trained: cpu, cuda, ...")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: as many as torch takes]")] = None,
@@ -58,7 +61,7 @@ def train(
     from ._train_files import read_training_images, save_trained
 
     try:
-        config = _configure(minutes, steps, batch, crop, lr, seed)
+        config = _configure(minutes, steps, batch, crop, lr, optimizer, seed)
         _check_output(output, overwrite)
         machine = _prepare(device, threads)
         network = _build(preset, start, seed)
@@ -86,7 +89,9 @@ def train(
     typer.echo(f"{output}: weights {identity}, {trained.steps} steps in {took}, at the end {_figures(last)}")
 
 
-def _configure(minutes: float | None, steps: int | None, batch: int, crop: int, lr: float, seed: int) -> TrainConfig:
+def _configure(
+    minutes: float | None, steps: int | None, batch: int, crop: int, lr: float, optimizer: str, seed: int
+) -> TrainConfig:
     from ._train import TrainConfig
 
     if minutes is None and steps is None:
@@ -95,7 +100,9 @@ def _configure(minutes: float | None, steps: int | None, batch: int, crop: int, 
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} {value} must be a positive number")
     seconds = None if minutes is None else 60 * minutes
-    return TrainConfig(steps=steps, seconds=seconds, batch_size=batch, crop=crop, learning_rate=lr, seed=seed)
+    return TrainConfig(
+        steps=steps, seconds=seconds, batch_size=batch, crop=crop, learning_rate=lr, optimizer=optimizer, seed=seed
+    )
 
 
 def _check_output(path: Path, overwrite: bool) -> None:

@@ -11,11 +11,11 @@ from maskdecay.codecs.evc import (
     EVCOutput,
     TrainConfig,
     TrainStep,
-    _train,
     evaluate,
     rate_distortion,
     train,
 )
+from maskdecay.codecs.evc._train_optimizer import is_weight
 
 import maskdecay as md
 
@@ -138,7 +138,7 @@ def test_folder_of_images(network: EVC, image: torch.Tensor, tmp_path: Path) -> 
 
 
 def test_only_convolution_weights_decay(network: EVC) -> None:
-    decayed, others = md.parameter_groups(network, weight_decay=0.1, decays=_train._is_weight)
+    decayed, others = md.parameter_groups(network, weight_decay=0.1, decays=is_weight)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     assert {names[id(p)].split(".")[-1] for p in decayed["params"]} == {"weight"}

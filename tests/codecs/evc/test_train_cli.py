@@ -95,7 +95,7 @@ def test_the_record_tells_the_origin(finished: Path) -> None:
     record = read_record(finished / "w.safetensors")
     assert record["command"] == (
         f"maskdecay evc train {finished / 'photos'} --output {finished / 'w.safetensors'} --preset tiny --steps 4 "
-        "--batch 1 --crop 64 --lr 0.004 --seed 0 --device cpu --threads 1 --exact"
+        "--batch 1 --crop 64 --lr 0.004 --optimizer adamw --seed 0 --device cpu --threads 1 --exact"
     )
     assert (record["preset"], record["exact"], record["steps"], record["tuning_steps"]) == ("tiny", True, 4, 1)
     assert record["torch"] == torch.__version__
@@ -178,6 +178,7 @@ def test_existing_weights_are_replaced_on_demand_only(train: Run, folder: Path) 
         (("--steps", 0), "'--steps'"),
         (("--steps", 1, "--crop", 64), "steps=1 leaves no step for the fine-tuning"),
         (("--lr", "nan"), "--lr nan must be a positive number"),
+        (("--optimizer", "sgd"), "optimizer='sgd' is none of adamw, muon"),
         (("--minutes", -1), "--minutes -1.0 must be a positive number"),
         (("--minutes", "inf"), "--minutes inf must be a positive number"),
         (("--threads", 0), "'--threads'"),
