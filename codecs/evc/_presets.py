@@ -11,13 +11,14 @@ _LATENT = 192
 _TRUNKS = {"l": (192, 192, 192, 192), "m": (128, 128, 192, 192), "s": (64, 64, 128, 192)}
 _PAIRS = ("ll", "ml", "sl", "lm", "ls", "mm", "ss", "ms")  # the encoder's letter comes first
 
-# The trunks keep the public ratios 1 : 2/3 : (1/3, 1/3, 2/3); the wide latents cap quality.
-_NARROW_LATENT = 96
+# The trunks keep the public ratios 1 : 2/3 : (1/3, 1/3, 2/3). All latents stay, for fewer cap the quality (48 widths
+# of 8 x 8 pixels carry the numbers of 192 latents of 16 x 16); the widths inside the priors give way instead.
 _NARROW_TRUNKS = {
-    "narrow-large": (24, 24, 24, 96),
-    "narrow-medium": (16, 16, 24, 96),
-    "narrow-small": (8, 8, 16, 96),
+    "narrow-large": (48, 48, 48, _LATENT),
+    "narrow-medium": (32, 32, 48, _LATENT),
+    "narrow-small": (16, 16, 32, _LATENT),
 }
+_NARROW_PRIORS = 0.25
 
 
 def _public(encoder: str, decoder: str) -> EVCConfig:
@@ -29,7 +30,10 @@ PRESETS: dict[str, EVCConfig] = {
     "medium": _public("m", "m"),
     "small": _public("s", "s"),
     **{pair: _public(*pair) for pair in _PAIRS},
-    **{name: EVCConfig(latent=_NARROW_LATENT, encoder=trunk, decoder=trunk) for name, trunk in _NARROW_TRUNKS.items()},
+    **{
+        name: EVCConfig(latent=_LATENT, encoder=trunk, decoder=trunk, priors=_NARROW_PRIORS)
+        for name, trunk in _NARROW_TRUNKS.items()
+    },
 }
 
 
