@@ -1,0 +1,140 @@
+"""What the experiment asks of a task, so that every method runs on a classifier and on a codec alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+import maskdecay as md
+
+ExtraLoss = Callable[[], Tensor]
+AfterStep = Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One training with one optimizer and one learning rate schedule: a linear warm-up, then a cosine.
+
+    Args:
+        steps: optimizer steps, at least 1.
+        learning_rate: its peak.
+        final: share of the peak at the end of the cosine, 0 to 1.
+        warmup: share of the steps in which the learning rate rises, 0 to 1.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    steps: int
+    learning_rate: float
+    final: float = 0.02
+    warmup: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.learning_rate > 0 or not 0 <= self.final <= 1 or not 0 <= self.warmup < 1:
+            raise ValueError(f"{self}: steps >= 1, learning_rate > 0, and shares of 1 are wanted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Training in optimizer steps, the same for every method.
+
+    A student from scratch gets all steps in one go. A method that starts from a teacher trains that teacher for half
+    of the steps, to the end of its own schedule; the other half is split between narrowing and fine-tuning.
+
+    Args:
+        steps: in all, at least 4.
+        narrowing: share of the second half in which masks decay or regularisers work.
+        scratch: schedule of any network trained from random weights; its `steps` do not count.
+        narrow: schedule while masks decay.
+        tune: schedule of the fine-tuning that follows.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    steps: int
+    narrowing: float
+    scratch: Stage
+    narrow: Stage
+    tune: Stage
+
+    def __post_init__(self) -> None:
+        if self.steps < 4 or not 0 < self.narrowing < 1:
+            raise ValueError(f"steps={self.steps} must be at least 4 and narrowing={self.narrowing} between 0 and 1")
+
+    @property
+    def half(self) -> int:
+        """Steps of the teacher that is narrowed."""
+        return self.steps // 2
+
+    def from_scratch(self, steps: int) -> Stage:
+        """The schedule of a network trained from random weights."""
+        return replace(self.scratch, steps=steps)
+
+    @property
+    def second_half(self) -> tuple[Stage, Stage]:
+        """The schedules of narrowing and of fine-tuning."""
+        left = self.steps - self.half
+        narrowing = min(max(round(self.narrowing * left), 1), left - 1)
+        return replace(self.narrow, steps=narrowing), replace(self.tune, steps=left - narrowing)
+
+
+class Task(Protocol):
+    """A network to train, to narrow and to judge."""
+
+    name: str
+    budget: Budget
+    worse_is_lower: bool
+    """Whether the validation score falls when the network gets worse."""
+
+    def teacher(self, seed: int) -> nn.Module:
+        """Returns the large network with random weights."""
+        ...
+
+    def plan(self, target: str) -> md.Plan:
+        """Returns the widths that a target names."""
+        ...
+
+    def fresh(self, plan: md.Plan, seed: int) -> nn.Module:
+        """Returns a small network of a plan's widths with random weights, drawn as if it had been built so."""
+        ...
+
+    def fit(
+        self,
+        model: nn.Module,
+        stage: Stage,
+        seed: int,
+        *,
+        extra_loss: ExtraLoss | None = None,
+        after_step: AfterStep | None = None,
+    ) -> None:
+        """Trains a network in place.
+
+        Args:
+            model: masked or not.
+            stage: how long and how fast.
+            seed: of batches, and of noise where the task has some.
+            extra_loss: added to the loss of every step; asked when no parameter holds a gradient.
+            after_step: called after every optimizer step, while the gradients are still there.
+        """
+        ...
+
+    def add_gradients(self, model: nn.Module, seed: int) -> None:
+        """Leaves the training loss's gradient, summed over some batches, in the parameters."""
+        ...
+
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, Any]:
+        """Judges on `val` or `test`; `score` is what strengths are chosen by."""
+        ...
+
+    def macs(self, model: nn.Module) -> float:
+        """Multiply-accumulates of one example (a codec: of one pixel, encoder, priors and decoder)."""
+        ...
+
+    def manifest(self) -> dict[str, Any]:
+        """Says which data it is, with checksums."""
+        ...
