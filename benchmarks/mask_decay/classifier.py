@@ -104,7 +104,6 @@ class ClassifierTask:
     """
 
     name = "classifier"
-    worse_is_lower = True
 
     def __init__(self, budget: Budget, digits: Digits, *, batch_size: int, weight_decay: float) -> None:
         self.budget, self.digits = budget, digits

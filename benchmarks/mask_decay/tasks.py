@@ -88,8 +88,6 @@ class Task(Protocol):
 
     name: str
     budget: Budget
-    worse_is_lower: bool
-    """Whether the validation score falls when the network gets worse."""
 
     def teacher(self, seed: int) -> nn.Module:
         """Returns the large network with random weights."""
@@ -128,7 +126,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, Any]:
-        """Judges on `val` or `test`; `score` is what strengths are chosen by."""
+        """Judges on `val` or `test`; `score`, higher is better, is what strengths are chosen by."""
         ...
 
     def macs(self, model: nn.Module) -> float:
