@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -30,6 +31,7 @@ class Schedule:
         steps: steps in all, or None.
         seconds: seconds in all, or None; the limit that is nearer rules.
         warmup, final: see `learning_rate_factor`.
+        clock: tells seconds from any start.
     """
 
     def __init__(
@@ -39,13 +41,15 @@ class Schedule:
         seconds: float | None,
         warmup: float,
         final: float,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.limits = steps, seconds
         self.warmup, self.final = warmup, final
         self.step = 0
-        self._start = time.perf_counter()
+        self._clock = time.perf_counter if clock is None else clock
+        self._start = self._clock()
         self.fraction = self.seconds = 0.0
 
     @property
@@ -69,7 +73,16 @@ class Schedule:
     def advance(self) -> None:
         """Count one step."""
         self.step += 1
-        self.seconds = time.perf_counter() - self._start
+        self.seconds = self._clock() - self._start
+        self._measure()
+
+    def go_on(self, step: int, seconds: float) -> None:
+        """Take up a schedule that was left after so many steps and seconds."""
+        self.step, self.seconds = step, seconds
+        self._start = self._clock() - seconds
+        self._measure()
+
+    def _measure(self) -> None:
         steps, seconds = self.limits
         shares = (steps and self.step / steps, seconds and self.seconds / seconds)
         self.fraction = min(1.0, max(share for share in shares if share is not None))

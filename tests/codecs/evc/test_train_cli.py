@@ -2,6 +2,8 @@
 
 import copy
 import hashlib
+import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +17,16 @@ from maskdecay.codecs.evc import (
     EVCCodec,
     EVCConfig,
     TrainConfig,
+    TrainStep,
     is_exact,
     load_network,
     self_test,
 )
-from maskdecay.codecs.evc import _train_exact as train_exact_module
-from maskdecay.codecs.evc._train_exact import Progress, train_exact
 from maskdecay.codecs.evc._train_files import read_record, read_training_images, save_trained
+from maskdecay.codecs.evc._train_hooks import Hooks
+from maskdecay.codecs.evc._train_plan import plan_stages, split_steps, stage_config
+from maskdecay.codecs.evc._train_progress import Progress, Teller
+from maskdecay.codecs.evc._train_stages import train_stages
 from PIL import Image
 
 from maskdecay._cli import main
@@ -95,9 +100,11 @@ def test_the_record_tells_the_origin(finished: Path) -> None:
     record = read_record(finished / "w.safetensors")
     assert record["command"] == (
         f"maskdecay evc train {finished / 'photos'} --output {finished / 'w.safetensors'} --preset tiny --steps 4 "
-        "--batch 1 --crop 64 --lr 0.004 --optimizer adamw --seed 0 --device cpu --threads 1 --exact"
+        "--batch 1 --crop 64 --lr 0.004 --optimizer adamw --ema 0.0 --seed 0 --exact --loss evc --strength 1.0 "
+        "--decay-share 0.5 --device cpu --threads 1 --precision float32 --checkpoint-every 5.0 --validate-every 10.0"
     )
-    assert (record["preset"], record["exact"], record["steps"], record["tuning_steps"]) == ("tiny", True, 4, 1)
+    assert (record["preset"], record["exact"], record["steps"]) == ("tiny", True, 4)
+    assert record["stages"] == {"training": 3, "fine-tuning exact priors": 1}
     assert record["torch"] == torch.__version__
     assert record["skipped"] == 0
     assert record["training_crops"].keys() == {"loss", "bpp", "psnr"}
@@ -130,7 +137,7 @@ def test_training_goes_on_from_float_weights(train: Run, folder: Path, tiny_weig
     assert train(*words, *QUICK[:6], "--no-exact")[0] == 0
     assert not is_exact(load_network("w.safetensors"))
     record = read_record(Path("w.safetensors"))
-    assert (record["preset"], record["tuning_steps"], record["exact"]) == (None, 0, False)
+    assert (record["preset"], record["stages"], record["exact"]) == (None, {"training": 4}, False)
 
 
 def test_training_goes_on_from_exact_priors(finished: Path) -> None:
@@ -139,9 +146,9 @@ def test_training_goes_on_from_exact_priors(finished: Path) -> None:
     images = read_training_images(finished / "photos", 64).images
     config = TrainConfig(steps=2, batch_size=1)
     with pytest.raises(ValueError, match="exact already and cannot become floats"):
-        train_exact(network, images, config, exact=False)
-    trained = train_exact(network, images, config)
-    assert (trained.steps, trained.tuning_steps) == (2, 0)
+        train_stages(network, images, config, exact=False)
+    trained = train_stages(network, images, config)
+    assert trained.stage_steps == {"training": 2}
     self_test(trained.network)
 
 
@@ -150,13 +157,23 @@ def test_minutes_end_the_training(train: Run, folder: Path) -> None:
     assert read_record(Path("w.safetensors"))["seconds"] >= 0.3
 
 
-def test_the_fine_tuning_gets_what_is_left() -> None:
+def test_stages_share_steps_and_seconds() -> None:
     config = TrainConfig(steps=1000, seconds=100, learning_rate=1.0, seed=4)
-    first = train_exact_module._first_part(config)
-    assert (first.steps, first.seconds) == (850, 85)
-    tuning = train_exact_module._tuning_part(config, 700, 90.0)
-    assert (tuning.steps, tuning.seconds, tuning.learning_rate, tuning.seed) == (300, 10, 0.125, 5)
-    assert train_exact_module._tuning_part(config, 700, 120.0).seconds == pytest.approx(7.5)
+    stages = plan_stages(converts=True)
+    first = stage_config(config, stages, 0, 0.0)
+    assert (first.steps, first.seconds, first.learning_rate, first.warmup) == (850, 85, 1.0, 0.05)
+    tuning = stage_config(config, stages, 1, 90.0)
+    assert (tuning.steps, tuning.seconds, tuning.learning_rate, tuning.seed) == (150, 10, 0.125, 5)
+    assert tuning.warmup == 0
+    assert stage_config(config, stages, 1, 120.0).seconds == pytest.approx(7.5), "half of its share at least"
+    decay = plan_stages(converts=True, decay_share=0.4)
+    assert [stage.share for stage in decay] == pytest.approx([0.34, 0.51, 0.15])
+    assert split_steps(decay, 100) == [34, 51, 15]
+    assert split_steps(decay, 3) == [1, 1, 1]
+    with pytest.raises(ValueError, match=r"steps=2 are too few for 3 stages \(mask decay, fine-tuning the student,"):
+        split_steps(decay, 2)
+    averaged = TrainConfig(steps=10, ema=0.9)
+    assert [stage_config(averaged, decay, index, 0.0).ema for index in range(3)] == [0.0, 0.9, 0.9]
 
 
 def test_existing_weights_are_replaced_on_demand_only(train: Run, folder: Path) -> None:
@@ -176,7 +193,10 @@ def test_existing_weights_are_replaced_on_demand_only(train: Run, folder: Path) 
         (("--crop", 0), "'--crop'"),
         (("--batch", -1), "'--batch'"),
         (("--steps", 0), "'--steps'"),
-        (("--steps", 1, "--crop", 64), "steps=1 leaves no step for the fine-tuning"),
+        (("--steps", 1, "--crop", 64), "steps=1 are too few for 2 stages (training, fine-tuning exact priors); give 2"),
+        (("--ema", 1), "ema=1.0 must lie in [0, 1)"),
+        (("--precision", "float16"), "float16 needs a GPU"),
+        (("--precision", "int8"), "'int8' is none of float32, bfloat16, float16"),
         (("--lr", "nan"), "--lr nan must be a positive number"),
         (("--optimizer", "sgd"), "optimizer='sgd' is none of adamw, muon"),
         (("--minutes", -1), "--minutes -1.0 must be a positive number"),
@@ -215,22 +235,73 @@ def test_what_images_lose_is_told(folder: Path) -> None:
     assert torch.equal(found.images[1][0], found.images[1][2])
 
 
-def test_an_interrupt_leaves_nothing(train: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+def test_an_interrupt_keeps_a_checkpoint(train: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in step 2; what else could be meant by the folder that is left is refused; --resume goes on."""
+    own = Teller.__call__
 
-    monkeypatch.setattr(train_exact_module._Teller, "__call__", interrupt)
-    status, out, err = train(folder, "-o", "w.safetensors", *QUICK)
+    def interrupt(teller: Teller, step: TrainStep, seconds: float) -> None:
+        own(teller, step, seconds)
+        if step.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    words = (folder, "-o", "w.safetensors", *QUICK, "--no-exact")
+    with monkeypatch.context() as patch:
+        patch.setattr(Teller, "__call__", interrupt)
+        status, out, err = train(*words)
     assert (status, out) == (130, "")
-    assert "maskdecay evc train: stopped; w.safetensors was not written\n" in err
-    assert [path.name for path in Path().iterdir()] == ["photos"]
+    assert (
+        "stopped in the stage training, after 2 steps of it; --resume goes on, w.safetensors was not written\n" in err
+    )
+    assert sorted(path.name for path in Path().iterdir()) == ["photos", "w.safetensors.checkpoint"]
+    assert "is there already, of a training that was stopped; give --resume or --overwrite" in refused(train, *words)
+    assert "--resume and --overwrite exclude" in refused(train, *words, "--resume", "--overwrite")
+    told = refused(train, *words, "--resume", "--lr", 0.1)
+    assert "of other settings: --lr was 0.004, now 0.1. Give the same, or --overwrite to start anew" in told
+    status, out, _ = train(*words, "--resume")
+    assert (status, "4 steps in" in out) == (0, True)
+    assert train(folder, "-o", "v.safetensors", *QUICK, "--no-exact")[0] == 0
+    assert EVCCodec.load("w.safetensors").identity == EVCCodec.load("v.safetensors").identity
+    assert sorted(path.name for path in Path().iterdir()) == ["photos", "v.safetensors", "w.safetensors"]
+
+
+def test_a_resume_needs_a_checkpoint(train: Run, folder: Path) -> None:
+    told = refused(train, folder, "-o", "w.safetensors", *QUICK, "--resume")
+    assert "there is no checkpoint in w.safetensors.checkpoint to resume from" in told
+
+
+@pytest.mark.slow
+def test_a_student_of_weights(train: Run, folder: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "tinier", EVCConfig(latent=8, encoder=(4, 2, 6, 8), decoder=(4, 4, 4, 8)))
+    words = ("-o", "w.safetensors", *QUICK[:6], "--start", tiny_weights, "--student", "tinier")
+    assert train(folder, *words, "--validate", folder)[0] == 0
+    student = load_network("w.safetensors")
+    assert [len(block.block[0].conv1[0].weight) for block in (student.enc[3], student.dec[2])] == [2, 4]
+    record = read_record(Path("w.safetensors"))
+    assert record["stages"] == {"mask decay": 1, "fine-tuning the student": 2, "fine-tuning exact priors": 1}
+    (point,) = record["validation"]["points"]
+    assert (point["stage"], point["step"], len(point["bpp"]), len(point["psnr"])) == ("end", 4, 4, 4)
+
+
+def test_a_student_needs_a_teacher_and_widths_once(train: Run, folder: Path, tiny_weights: Path) -> None:
+    words = (folder, "-o", "w.safetensors", "--steps", 4)
+    assert "a student needs a teacher: give its weights with --start" in refused(train, *words, "--student", "small")
+    words = (*words, "--start", tiny_weights, "--macs", 0.5)
+    assert "not by ['preset', 'macs']" in refused(train, *words, "--student", "small")
+    assert "narrows the priors already" in refused(train, *words, "--priors", 0.5)
+    assert "decay_share=1.0 must lie in (0, 1)" in refused(train, *words, "--decay-share", 1)
+
+
+def test_help_fits_80_columns(train: Run) -> None:
+    _, out, _ = train("--help")
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_progress_is_that_of_the_whole(folder: Path, tiny: EVC) -> None:
     told: list[Progress] = []
     images = read_training_images(folder, 64).images
-    trained = train_exact(copy.deepcopy(tiny), images, TrainConfig(steps=10, batch_size=1), on_progress=told.append)
-    assert (trained.steps, trained.tuning_steps) == (10, 2)
+    hooks = Hooks(on_progress=told.append)
+    trained = train_stages(copy.deepcopy(tiny), images, TrainConfig(steps=10, batch_size=1), hooks=hooks)
+    assert trained.stage_steps == {"training": 8, "fine-tuning exact priors": 2}
     assert [now.stage for now in told] == 8 * ["training"] + 2 * ["fine-tuning exact priors"]
     assert [now.fraction for now in told] == pytest.approx([*(0.85 * k / 8 for k in range(1, 9)), 0.925, 1.0])
     assert told[-1].seconds_left == 0

@@ -1,0 +1,92 @@
+"""Which widths a student gets: those of a preset, those of a plan, or what a budget of MACs allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+import maskdecay as md
+
+from ._network import EVC
+from ._presets import build_preset
+
+_PRIORS = ("hyper_*", "y_*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """A student made from a trained network by mask decay; one of `preset`, `plan` and `macs`, or `priors` alone.
+
+    Args:
+        preset: whose widths the encoder and the decoder get (the priors too, unless `priors` says otherwise); its
+            latents are the teacher's.
+        plan: a `md.Plan` as JSON.
+        macs: share of the teacher's multiply-accumulates that is kept.
+        priors: share of the widths inside the priors that is kept.
+        loss: kind of `md.sparsity_loss`.
+        strength: factor on it.
+        decay_share: of the training with float priors, spent while masks decay; the rest is fine-tuning.
+
+    Raises:
+        ValueError: widths are not given exactly once, or a value is out of range.
+    """
+
+    preset: str | None = None
+    plan: str | None = None
+    macs: float | None = None
+    priors: float | None = None
+    loss: str = "evc"
+    strength: float = 1.0
+    decay_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("preset", "plan", "macs") if getattr(self, name) is not None]
+        if len(given) > 1 or (not given and self.priors is None):
+            raise ValueError(f"give a student's widths once, by preset, plan or macs, not by {given or 'nothing'}")
+        if self.priors is not None and self.plan is not None:
+            raise ValueError("a plan tells the priors' widths already; leave priors out")
+        if self.priors is not None and self.macs is not None:
+            raise ValueError("a budget of MACs narrows the priors already; leave priors out")
+        for name in ("macs", "priors"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f"{name}={value} must be a share in (0, 1]")
+        if not 0 < self.decay_share < 1 or self.strength < 0:
+            raise ValueError(
+                f"decay_share={self.decay_share} must lie in (0, 1) and strength={self.strength} not be negative"
+            )
+
+
+def plan_student(network: EVC, config: StudentConfig) -> md.Plan:
+    """Plan a student of `network`.
+
+    Raises:
+        ValueError: the network is no wider form of the student, or the plan is not of its groups.
+    """
+    example = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(network.q_basic)
+    if config.plan is not None:
+        return md.Plan.from_json(config.plan)
+    groups = md.find_groups(network, example)
+    if config.macs is not None:
+        return md.Plan.budget(network, example, macs=config.macs, multiple_of=8, groups=groups)
+    return make_plan(groups, None if config.preset is None else build_preset(config.preset, seed=0), config.priors)
+
+
+def make_plan(groups: md.Groups, student_shape: EVC | None, priors: float | None) -> md.Plan:
+    """Plan a student's widths, and a share of the widths inside the priors.
+
+    Args:
+        groups: of the teacher.
+        student_shape: whose widths the student gets; None keeps the teacher's.
+        priors: share of the teacher's inner widths of priors that is kept instead of the student's.
+
+    Raises:
+        ValueError: the student is no narrower form of the teacher, or the share is not in (0, 1].
+    """
+    widths = {} if student_shape is None else dict(md.Plan.like(groups, student_shape).keep)
+    if priors is not None:
+        inside = md.Plan.ratio(groups, priors, multiple_of=8, include=_PRIORS)
+        trunks = {name: keep for name, keep in widths.items() if name.startswith(("enc.", "dec."))}
+        widths = {**inside.keep, **trunks}
+    return md.Plan(groups=groups, keep=widths)

@@ -1,0 +1,85 @@
+"""The stage of a training in which a teacher's masks decay, until what a plan drops is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import maskdecay as md
+
+from ._network import EVC
+from ._students import StudentConfig, plan_student
+
+_NEST = "decay"
+
+
+class Decaying:
+    """Masks in a network, and their decay, which follows a fraction of the stage: of its steps or of its seconds.
+
+    Args:
+        network: a trained network with float priors; gets masks.
+        config: which student, and how hard masks are pulled.
+        steps: that the stage will have; an estimate where seconds end it.
+    """
+
+    def __init__(self, network: EVC, config: StudentConfig, steps: int) -> None:
+        self.network, self.steps = network, steps
+        self.masks = md.insert_masks(network, plan_student(network, config))
+        self.decay = md.MaskDecay(self.masks, steps=steps, loss=config.loss, strength=config.strength)
+        self.taken = 0
+
+    def step(self, fraction: float) -> None:
+        """Decay by one step, and by more where the training is further than that: dead masks must stay at zero."""
+        self._take()
+        while self.taken < fraction * self.steps:
+            self._take()
+
+    def finish(self) -> EVC:
+        """The student: what is left goes to zero, and dead channels go; it is proven equal to the masked network."""
+        while not self.decay.done:
+            self._take()
+        example = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        return md.shrink(self.network, self.masks, example_inputs=example.to(self.network.q_basic))
+
+    @property
+    def left(self) -> int:
+        """How many channels that go are not yet at zero."""
+        return self.decay.remaining
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors, and what JSON can hold."""
+        tensors: dict[str, Tensor] = {}
+        nest = _split(self.decay.state_dict(), "decay", tensors)
+        facts = {"taken": self.taken, "steps": self.steps, _NEST: nest}
+        return tensors, facts
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take up the state of another."""
+        self.taken = facts["taken"]
+        self.decay.load_state_dict(_join(facts[_NEST], tensors))
+
+    def _take(self) -> None:
+        self.taken += 1
+        self.decay.step()
+
+
+def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """The same nest of lists and dicts with each tensor replaced by its path in `tensors`."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().cpu().clone()
+        return {"tensor": path}
+    if isinstance(value, dict):
+        return {key: _split(part, f"{path}/{key}", tensors) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_split(part, f"{path}/{index}", tensors) for index, part in enumerate(value)]
+    return value
+
+
+def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        return (
+            tensors[value["tensor"]] if set(value) == {"tensor"} else {k: _join(v, tensors) for k, v in value.items()}
+        )
+    return [_join(part, tensors) for part in value] if isinstance(value, list) else value
