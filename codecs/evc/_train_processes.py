@@ -38,16 +38,13 @@ class Processes:
 
     def _join(self) -> None:
         try:
-            from accelerate import Accelerator, DistributedDataParallelKwargs
+            from accelerate import Accelerator
         except ImportError as error:
             raise ImportError(
                 "several processes need accelerate: pip install 'maskdecay[train]', or start one process"
             ) from error
-        # Buffers change in no process; sending them with every step would be for nothing.
-        ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
-        self._accelerator = Accelerator(
-            cpu=self.device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp], device_placement=True
-        )
+        # Its mixed precision would be that of the whole network: `Objective` keeps it to the transforms.
+        self._accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision="no")
         self.device = self._accelerator.device
         self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
 
@@ -62,6 +59,13 @@ class Processes:
             return objective
         self._accelerator.free_memory()  # the module of the stage before
         return self._accelerator.prepare_model(objective)
+
+    @torch.no_grad()
+    def share(self, module: nn.Module) -> None:
+        """Give all processes the first one's parameters and buffers."""
+        if self.count > 1:
+            for tensor in module.state_dict().values():
+                torch.distributed.broadcast(tensor, 0)
 
     def agree(self, value: float) -> float:
         """What the first process says."""

@@ -88,9 +88,9 @@ def train_stages(
     cuda = [processes.device] if processes.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(config.seed + processes.rank)
-        return _Training(
-            network.to(processes.device), images, config, exact, student, processes, hooks or Hooks()
-        ).run()
+        network = network.to(processes.device)
+        processes.share(network)  # channels are chosen by weights, before the first step
+        return _Training(network, images, config, exact, student, processes, hooks or Hooks()).run()
 
 
 class _Training:
