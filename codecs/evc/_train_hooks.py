@@ -73,9 +73,8 @@ class StageSteps:
         if processes.first:
             self.teller(step, part.clock())
             if hooks.watch is not None:
-                left = None if part.decaying is None else part.decaying.left
                 done = sum(part.before["done"]) + step.step
-                hooks.watch.step(part.loop, self.teller.stage, step, done, part.clock(), left)
+                hooks.watch.step(part.loop, self.teller.stage, step, done, part.clock(), self._masks_left)
         wanted = processes.agree(self._wanted())
         if hooks.checkpoints is not None and wanted != _GO_ON:
             state = self._state()
@@ -83,6 +82,9 @@ class StageSteps:
                 hooks.checkpoints.write(state, part.base, part.index)
         if wanted == _STOP:
             raise TrainingStopped(f"stopped in the stage {self.teller.stage}, after {step.step} steps of it")
+
+    def _masks_left(self) -> int | None:
+        return None if self.part.decaying is None else self.part.decaying.left
 
     def _wanted(self) -> float:
         if self.hooks.stops():

@@ -21,6 +21,7 @@ from ._train_config import TrainConfig
 from ._train_decay import Decaying
 from ._train_hooks import Hooks, Part, StageSteps
 from ._train_loop import Loop
+from ._train_objective import Objective
 from ._train_plan import Kind, plan_stages, stage_config
 from ._train_processes import Processes
 from ._train_progress import Teller
@@ -130,15 +131,16 @@ class _Training:
         network = self.network.cpu()
         if self.exact:
             seal(network)
+        seconds = self._seconds()
         if self.hooks.watch is not None and self.processes.first:
-            self.hooks.watch.finish(network, sum(self.facts["done"]), self._seconds())
+            self.hooks.watch.finish(network, sum(self.facts["done"]), seconds)
         names = [stage.name for stage in self.stages]
         return Trained(
             network=network,
             steps=sum(self.facts["done"]),
             stage_steps=dict(zip(names, self.facts["done"], strict=True)),
             skipped=self.facts["skipped"],
-            seconds=self._seconds(),
+            seconds=seconds,
         )
 
     def _stage(self, index: int, state: State | None) -> None:
@@ -192,11 +194,16 @@ class _Training:
         if config.seconds is None:
             assert config.steps is not None
             return config.steps
-        with torch.random.fork_rng(devices=[]):
-            crops = torch.rand(config.batch_size, 3, config.crop, config.crop).to(self.processes.device)
+        device = self.processes.device
+        objective = Objective(self.network.train(), config.lambdas, self.processes.half)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            crops = torch.rand(config.batch_size, 3, config.crop, config.crop).to(device)
+            rates = torch.zeros(config.batch_size, device=device)
             start = time.perf_counter()
             for _ in range(_PACE_PASSES):
-                sum(bits.sum() for bits in self.network(crops)[1:]).backward()  # type: ignore[union-attr]
+                objective(crops, rates).loss.backward()
+            assert self.network.q_basic.grad is not None
+            self.network.q_basic.grad.sum().item()  # waits for a GPU
             pace = self.processes.agree((time.perf_counter() - start) / _PACE_PASSES)
         self.network.zero_grad(set_to_none=True)
         expected = max(1, int(config.seconds / pace))

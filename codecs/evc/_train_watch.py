@@ -103,7 +103,15 @@ class Watch:
         """All validations, for JSON."""
         return {"rates": list(RATES), "points": [asdict(point) for point in self.points]}
 
-    def step(self, loop: Loop, stage: str, step: TrainStep, done: int, seconds: float, masks_left: int | None) -> None:
+    def step(
+        self,
+        loop: Loop,
+        stage: str,
+        step: TrainStep,
+        done: int,
+        seconds: float,
+        masks_left: Callable[[], int | None],
+    ) -> None:
         """Look at a training after a step.
 
         Args:
@@ -112,10 +120,12 @@ class Watch:
             step: as its loop tells.
             done: steps of the whole.
             seconds: of the whole.
-            masks_left: channels that go and are not at zero; None where there are no masks.
+            masks_left: counts channels that go and are not at zero, which waits for a GPU; None where there are no
+                masks.
         """
         if self.board is not None and (done % _LOG_EVERY == 0 or step.fraction >= 1):
-            left = {} if masks_left is None else {"train/masks left": masks_left}
+            masks = masks_left()
+            left = {} if masks is None else {"train/masks left": masks}
             names = ("loss", "bpp", "psnr", "learning_rate", "gradient_norm")
             self.board.scalars({f"train/{name}": getattr(step, name) for name in names} | left, done)
         if self.pictures and time.monotonic() - self._last >= self.every:
