@@ -70,11 +70,14 @@ class Digits:
         train: pictures to learn from.
         val: pictures on which strengths are chosen; the rest of the 1797 is the test set.
         noise: standard deviation of Gaussian noise that is added once to every picture, to make the task harder.
+        fresh_noise: draw the noise of training pictures anew in every batch: then it is the network and the steps that
+            set the limit, not the number of pictures.
     """
 
     train: int
     val: int
     noise: float
+    fresh_noise: bool = False
 
     @cached_property
     def splits(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -84,8 +87,11 @@ class Digits:
         images, labels = load_digits(return_X_y=True)
         generator = np.random.default_rng(0)
         order = generator.permutation(len(labels))
-        pixels = images.reshape(-1, 1, 8, 8) / 16 + self.noise * generator.standard_normal((len(labels), 1, 8, 8))
-        x, y = torch.from_numpy(pixels[order]).float(), torch.from_numpy(labels[order]).long()
+        pixels = (images.reshape(-1, 1, 8, 8) / 16)[order]
+        noise = self.noise * generator.standard_normal(pixels.shape)[order]
+        if self.fresh_noise:
+            noise[: self.train] = 0
+        x, y = torch.from_numpy(pixels + noise).float(), torch.from_numpy(labels[order]).long()
         ends = {"train": (0, self.train), "val": (self.train, self.train + self.val)}
         ends["test"] = (self.train + self.val, len(y))
         if not 0 < ends["train"][1] < ends["val"][1] < len(y):
@@ -187,12 +193,16 @@ class ClassifierTask:
             data.update(x.numpy().tobytes())
             data.update(y.numpy().tobytes())
         sizes = {name: len(y) for name, (_, y) in self.digits.splits.items()}
-        return {"name": "scikit-learn digits", "noise": self.digits.noise, **sizes, "sha256": data.hexdigest()}
+        noise = {"noise": self.digits.noise, **({"fresh_noise": True} if self.digits.fresh_noise else {})}
+        return {"name": "scikit-learn digits", **noise, **sizes, "sha256": data.hexdigest()}
 
     def _loss(self, model: nn.Module, generator: torch.Generator) -> Tensor:
         x, y = self.digits.splits["train"]
         index = torch.randint(len(y), (self.batch_size,), generator=generator)
-        return nn.functional.cross_entropy(model(x[index]), y[index])
+        pixels = x[index]
+        if self.digits.fresh_noise:
+            pixels = pixels + self.digits.noise * torch.randn(pixels.shape, generator=generator)
+        return nn.functional.cross_entropy(model(pixels), y[index])
 
 
 def learning_rate(stage: Stage, step: int) -> float:

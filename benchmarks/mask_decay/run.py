@@ -53,13 +53,9 @@ def classifier(
     from classifier import ClassifierTask, Digits
 
     settings = tomllib.loads(config.read_text(encoding="utf-8"))
-    table = settings["task"]
-    task = ClassifierTask(
-        make_budget(settings["budget"]),
-        Digits(train=table["train"], val=table["val"], noise=table["noise"]),
-        batch_size=table["batch_size"],
-        weight_decay=table["weight_decay"],
-    )
+    table = dict(settings["task"])
+    learning = {name: table.pop(name) for name in ("batch_size", "weight_decay")}
+    task = ClassifierTask(make_budget(settings["budget"]), Digits(**table), **learning)
     run_all(task, settings, out, minutes=minutes, threads=threads, only=only, dry_run=dry_run)
 
 
