@@ -13,7 +13,7 @@ import torch
 from jaxtyping import UInt8
 from maskdecay.codecs._images import load_folder
 from maskdecay.codecs._metrics import bits_per_pixel, mean_squared_error, psnr
-from maskdecay.codecs.evc import EVC, TrainConfig, build_preset, fast, rate_to_lambda, train
+from maskdecay.codecs.evc import EVC, EVCConfig, TrainConfig, build_preset, fast, rate_to_lambda, train
 from maskdecay.codecs.evc._initial import initialise
 from maskdecay.profiling import macs
 from tasks import AfterStep, Budget, ExtraLoss, Stage
@@ -27,6 +27,18 @@ PARTS = ("", "-encoder", "-decoder", "-priors", "-budget", "-budget-all")
 """What may follow a student's name: only one trunk narrowed; the priors' inner widths halved too; widths by
 `Plan.budget` at the same MACs, of the trunks or of everything."""
 
+Network = str | Mapping[str, Any]
+
+
+def _build(network: Network, seed: int) -> EVC:
+    """Returns a network with random weights, by its preset or its widths."""
+    if isinstance(network, str):
+        return build_preset(network, seed=seed)
+    widths = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return EVC(EVCConfig(**widths)).eval()
+
 
 class CodecTask:
     """EVC for the experiment; see `Task`.
@@ -34,8 +46,8 @@ class CodecTask:
     Args:
         budget: training steps.
         folders: of images, by split: `train`, `val` and `test`.
-        teacher: preset of the large network.
-        students: presets of the small ones, by target name.
+        teacher: the large network: a preset, or the arguments of an `EVCConfig`.
+        students: the small ones likewise, by target name.
         rates: at which networks are judged, 0 to 63; four or more.
         training: further settings of `TrainConfig`, such as `batch_size`, `crop`, `optimizer` or `clip`.
         val_images: how many images of the validation folder are used, in order of their names.
@@ -53,8 +65,8 @@ class CodecTask:
         budget: Budget,
         folders: Mapping[str, Path],
         *,
-        teacher: str,
-        students: Mapping[str, str],
+        teacher: Network,
+        students: Mapping[str, Network],
         rates: Sequence[float],
         training: Mapping[str, Any],
         val_images: int = 16,
@@ -65,12 +77,12 @@ class CodecTask:
         if own:
             raise ValueError(f"[task.training] must not set {', '.join(sorted(own))}: [budget] and the runs do")
         self.budget, self.folders, self.rates = budget, folders, tuple(rates)
-        self.preset, self.students, self.training = teacher, dict(students), dict(training)
+        self.large, self.students, self.training = teacher, dict(students), dict(training)
         self.val_images, self.val_side, self.test_images = val_images, val_side, test_images
 
     def teacher(self, seed: int) -> EVC:
         """Returns the large network with random weights."""
-        return build_preset(self.preset, seed=seed)
+        return _build(self.large, seed)
 
     @cached_property
     def groups(self) -> md.Groups:
@@ -83,7 +95,7 @@ class CodecTask:
         if student not in self.students or f"-{part}" not in (*PARTS, "-"):
             names = ", ".join(name + part for name in self.students for part in PARTS)
             raise ValueError(f"there is no target {target!r}; there are {names}")
-        small = build_preset(self.students[student], seed=0)
+        small = _build(self.students[student], 0)
         plan = md.Plan.like(self.groups, small)
         if part in ("encoder", "decoder"):
             return md.Plan(groups=self.groups, keep={n: k for n, k in plan.keep.items() if n.startswith(part[:3])})

@@ -14,7 +14,7 @@ from ._muon import Muon
 from ._network import EVC
 
 OPTIMIZERS = ("adamw", "muon")
-MUON_PRIOR_SIDE = 256
+MUON_PRIOR_SIDE = 64
 """Longest shorter side of a prior's matrix that gets Muon: wider ones cost more time than Muon saves."""
 _MUON_SMALLEST_SIDE = 8
 _TRUNKS = ("enc.", "dec.")

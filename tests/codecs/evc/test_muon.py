@@ -108,14 +108,14 @@ def names_with_muon(network: EVC) -> set[str]:
 
 
 def test_muon_gets_dense_matrices_of_trunks_and_the_smaller_ones_of_priors() -> None:
-    with_muon = names_with_muon(EVC(EVCConfig(latent=72, encoder=(4, 8, 8, 72), decoder=(8, 8, 4, 72))))
+    with_muon = names_with_muon(EVC(EVCConfig(latent=20, encoder=(4, 8, 8, 20), decoder=(8, 8, 4, 20))))
     assert "enc.3.block.0.conv1.0.weight" in with_muon
     assert "dec.5.conv.weight" in with_muon
     assert "hyper_dec.0.block.0.conv1.0.weight" in with_muon
     assert "enc.1.block.0.conv1.0.weight" not in with_muon, "4 channels are too few"
     assert not {name for name in with_muon if "depth_conv" in name or name.startswith(("enc.0.conv1", "dec.7"))}
     assert "y_spatial_prior.1.block.0.conv1.0.weight" in with_muon
-    assert "y_spatial_prior.0.block.0.conv1.0.weight" not in with_muon, f"288 is more than {MUON_PRIOR_SIDE}"
+    assert "y_spatial_prior.0.block.0.conv1.0.weight" not in with_muon, f"80 is more than {MUON_PRIOR_SIDE}"
 
 
 def test_masked_weights_get_muon_too() -> None:
