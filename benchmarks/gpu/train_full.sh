@@ -15,11 +15,11 @@ mkdir -p "$out"
 run() { # NAME options: train until done or until this call's minutes are over
     local target=$out/$1.safetensors
     shift
-    [ -e "$target" ] && { echo "$target is there"; return; }
+    if [ -e "$target" ]; then echo "$target is there"; return; fi
     local resume=()
     [ -d "$target.checkpoint" ] && resume=(--resume)
     timeout --preserve-status "$((call * 60))" python -m maskdecay._cli evc train "$data" -o "$target" \
-        --device cuda --precision bfloat16 --minutes "$minutes" --checkpoint-every 2 "${resume[@]}" "$@" || status=$?
+        --device cuda --precision bfloat16 --minutes "$minutes" --half --checkpoint-every 2 "${resume[@]}" "$@" || status=$?
     [ "${status:-0}" -eq 0 ] || [ "${status:-0}" -eq 143 ]
 }
 

@@ -1,11 +1,11 @@
-"""The main job end to end, on bundled photographs: teacher, masks, decay, removal, proof, measurements."""
+"""The main job end to end: a bundled teacher, masks, decay, removal, proof, measurements, a photograph coded."""
 
 from __future__ import annotations
 
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,19 @@ from torch import Tensor, nn
 import maskdecay as md
 
 from ...profiling import Report, Timing, compare
+from ._demo_files import CodedFile, code_file
+from ._exact import exact_priors, is_exact, seal
 from ._network import EVC
 from ._objective import RatePoint, evaluate
 from ._presets import build_preset
 from ._samples import sample_images
+from ._students import make_plan
 from ._train import TrainConfig, TrainStep, train
+from ._weights import bundled_names, load_network
 
 RATES = (0, 21, 42, 63)
+_TUNING = TrainConfig(steps=None, seconds=1.0, learning_rate=1e-3, warmup=0.0, final_learning_rate=0.02)
+_EXACT_LEARNING_RATE = 2e-4
 Progress = Callable[[str, float, str], object]
 """Told (stage, fraction done, what to show) now and then."""
 
@@ -29,22 +35,22 @@ class DemoConfig:
     """What the demo does.
 
     Attributes:
-        teacher: preset that is trained and pruned.
+        teacher: weights that are pruned, bundled or in a file; their priors compute in floats.
         student: preset whose encoder and decoder widths the student gets; the same latents as the teacher's.
         priors: fraction of the inner widths of the entropy model's networks that is kept; EVC itself keeps them all,
             though they are half of what Small decodes with.
+        seconds: training time in all, shared by decay (50%), fine-tuning (30%) and fine-tuning with exact priors (20%).
         timing_seconds: how long latency is measured at most.
-        seconds: training time in all, shared by teacher (45%), decay (35%) and fine-tuning (20%).
-        seed: of weights, crops and rates.
+        seed: of crops and rates.
 
     Raises:
         ValueError: the seconds are not positive.
     """
 
-    teacher: str = "narrow-large"
+    teacher: str = "narrow-large-float"
     student: str = "narrow-small"
     priors: float = 0.5
-    seconds: float = 100.0
+    seconds: float = 80.0
     timing_seconds: float = 6.0
     seed: int = 0
 
@@ -72,6 +78,7 @@ class DemoResult:
     trajectory: md.Trajectory
     report: Report
     curves: tuple[Curve, ...]
+    files: tuple[CodedFile, ...]
     removed: int
     masked_channels: int
     proof_error: float
@@ -81,13 +88,14 @@ class DemoResult:
 
 
 def run_demo(config: DemoConfig, progress: Progress) -> DemoResult:
-    """Trains a teacher, decays it to a student, proves and measures the student.
+    """Decay a trained teacher to a student, prove and measure the student, and code a photograph with both.
 
     Raises:
-        ValueError: a preset is unknown, or the student's is not a narrower form of the teacher's.
+        ValueError: there are no such weights or preset, their priors are exact, or the student's is not a narrower
+            form of the teacher's.
     """
     student_shape = build_preset(config.student, seed=config.seed)
-    network = build_preset(config.teacher, seed=config.seed)
+    network = _load_teacher(config.teacher)
     photos = sample_images()
     clock = _Clock()
     choose_threads(network)
@@ -98,13 +106,9 @@ def run_demo(config: DemoConfig, progress: Progress) -> DemoResult:
     clock.lap("groups")
 
     torch.manual_seed(config.seed)
-    first = TrainConfig(seconds=0.45 * config.seconds, seed=config.seed)
-    steps = {"teacher": train(network, photos.train, first, on_step=_show(progress, "train the teacher")).steps}
-    pace = clock.lap("teacher") / steps["teacher"]
     teacher = copy.deepcopy(network)
-
-    steps["decay"] = max(20, int(0.35 * config.seconds / pace))
-    masks, decay = decay_masks(network, plan, photos.train, steps["decay"], config.seed + 1, progress)
+    steps = {"decay": max(20, int(0.5 * config.seconds / _pace(network)))}
+    masks, decay = decay_masks(network, plan, photos.train, steps["decay"], config.seed, progress)
     clock.lap("decay")
 
     progress("remove and prove", 0.0, "")
@@ -114,19 +118,32 @@ def run_demo(config: DemoConfig, progress: Progress) -> DemoResult:
     progress("remove and prove", 1.0, f"relative difference {error:.0e}")
     clock.lap("shrink")
 
-    third = TrainConfig(
-        seconds=0.20 * config.seconds, learning_rate=2e-3, warmup=0.0, final_learning_rate=0.01, seed=config.seed + 2
-    )
-    steps["fine-tuning"] = train(student, photos.train, third, on_step=_show(progress, "fine-tune the student")).steps
+    tuning = replace(_TUNING, seconds=0.3 * config.seconds, seed=config.seed + 1)
+    steps["fine-tuning"] = train(student, photos.train, tuning, on_step=_show(progress, "fine-tune")).steps
     clock.lap("fine-tuning")
     measured = _measure(config, teacher, decayed, student, photos.held_out, progress)
     clock.lap("measuring")
+
+    exact, exact_student = _exact_teacher(config.teacher, teacher, photos.train), exact_priors(student, photos.train)
+    tuning = replace(_TUNING, seconds=0.2 * config.seconds, learning_rate=_EXACT_LEARNING_RATE, seed=config.seed + 2)
+    steps["exact priors"] = train(
+        exact_student, photos.train, tuning, on_step=_show(progress, "fine-tune exact priors")
+    ).steps
+    seal(exact_student)
+    clock.lap("exact priors")
+    progress("code a photograph", 0.0, "")
+    files = tuple(
+        code_file(name, each, photos.held_out[-1]) for name, each in (("teacher", exact), ("student", exact_student))
+    )
+    progress("code a photograph", 1.0, ", ".join(f"{file.name} {len(file.data):,} bytes" for file in files))
+    clock.lap("coding")
     return DemoResult(
         config=config,
         teacher=teacher,
-        student=student,
+        student=exact_student,
         plan=plan,
         trajectory=decay.trajectory,
+        files=files,
         removed=sum(int((mask == 0).sum()) for mask in masks.values()),
         masked_channels=sum(mask.numel() for mask in masks.values()),
         proof_error=error,
@@ -137,16 +154,38 @@ def run_demo(config: DemoConfig, progress: Progress) -> DemoResult:
     )
 
 
+def _load_teacher(name: str) -> EVC:
+    network = load_network(name)
+    if is_exact(network):
+        raise ValueError(
+            f"the priors of '{name}' are exact integers, which cannot be pruned; give weights with float priors "
+            "(maskdecay evc train --no-exact)"
+        )
+    return network
+
+
+def _exact_teacher(name: str, teacher: EVC, photos: Sequence[Tensor]) -> EVC:
+    """The bundled one, which was fine-tuned so; of other teachers a plain conversion."""
+    twin = name.removesuffix("-float")
+    return load_network(twin) if name != twin and twin in bundled_names() else exact_priors(teacher, photos)
+
+
+def _pace(network: EVC) -> float:
+    """Seconds of a training step."""
+    images = torch.rand(8, 3, 64, 64)
+    config = TrainConfig(steps=3, learning_rate=1e-12)
+    trial = copy.deepcopy(network)
+    train(trial, images, TrainConfig(steps=1, learning_rate=1e-12))
+    return train(trial, images, config).seconds / 3
+
+
 def decay_masks(
     network: EVC, plan: md.Plan, photos: Sequence[Tensor], steps: int, seed: int, progress: Progress
 ) -> tuple[md.Masks, md.MaskDecay]:
-    """Masks the network in place and trains it while what the plan drops decays to exactly zero.
-
-    The sparsity loss is weak, for its gradient counts in the trainer's gradient clipping; the pace is the schedule's.
-    """
+    """Mask the network in place and train it while what the plan drops decays to exactly zero."""
     masks = md.insert_masks(network, plan)
-    decay = md.MaskDecay(masks, steps=steps, strength=0.01)
-    config = TrainConfig(steps=steps, learning_rate=2e-3, final_learning_rate=0.5, warmup=0.0, seed=seed)
+    decay = md.MaskDecay(masks, steps=steps)
+    config = TrainConfig(steps=steps, learning_rate=1e-3, final_learning_rate=0.5, warmup=0.05, seed=seed)
     train(
         network,
         photos,
@@ -158,19 +197,6 @@ def decay_masks(
     while not decay.done:  # the trainer skips steps whose loss is not finite
         decay.step()
     return masks, decay
-
-
-def make_plan(groups: md.Groups, student_shape: EVC, priors: float) -> md.Plan:
-    """Plans the student's encoder and decoder widths, and a fraction of the widths inside the priors.
-
-    Raises:
-        ValueError: the student is no narrower form of the teacher, or the fraction is not in (0, 1].
-    """
-    trunks = md.Plan.like(groups, student_shape)
-    inside = md.Plan.ratio(groups, priors, multiple_of=8, include=("hyper_*", "y_*"))
-    return md.Plan(
-        groups=groups, keep=dict(inside.keep) | {n: k for n, k in trunks.keep.items() if n[:4] in ("enc.", "dec.")}
-    )
 
 
 def choose_threads(network: nn.Module) -> int:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
-from .._metrics import psnr
-from ._demo import RATES, DemoResult
+from ._demo import DemoResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,24 +31,19 @@ def plot_curves(result: DemoResult) -> Figure:
     return figure
 
 
-@torch.no_grad()
 def plot_pictures(result: DemoResult) -> Figure:
-    """Sets a held-out picture beside what teacher and student decode at the middle rate."""
+    """Set a held-out picture beside what the files of teacher and student decode to."""
     from matplotlib.figure import Figure
 
     picture = result.held_out[-1]
-    rate = RATES[len(RATES) // 2]
-    shown, titles = [picture], ["original"]
-    for name, network in (("teacher", result.teacher), ("student", result.student)):
-        output = network(picture[None], network.rate_to_q_scale(rate))
-        decoded = output.x_hat.clamp(0, 1)
-        bpp = float(output.bits_y + output.bits_z) / picture[0].numel()
-        shown.append(decoded[0])
-        titles.append(f"{name}: {bpp:.2f} bpp, {float(psnr(decoded, picture[None])):.1f} dB")
+    shown, titles = [picture.permute(1, 2, 0).numpy()], ["original"]
+    for file in result.files:
+        shown.append(file.image.permute(1, 2, 0).numpy())
+        titles.append(f"{file.name}: {len(file.data):,} bytes,\n{file.bpp:.2f} bpp, {file.psnr:.1f} dB")
     height, width = picture.shape[1:]
-    figure = Figure(figsize=(3 * 3.2, 3.2 * height / width + 0.4), layout="constrained")
+    figure = Figure(figsize=(3 * 3.2, 3.2 * height / width + 0.6), layout="constrained")
     for axes, image, title in zip(figure.subplots(1, 3), shown, titles, strict=True):
-        axes.imshow(image.permute(1, 2, 0).numpy())
+        axes.imshow(image)
         axes.set_title(title, fontsize=10)
         axes.axis("off")
     return figure

@@ -12,6 +12,7 @@ from .._picture_files import read_picture, write_picture
 from .._pictures import MODES
 from .._writing import write_whole
 from ._codec import EVC_FILE, EVCCodec
+from ._weights import bundled_names, name_of_bundled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,22 +54,46 @@ class EncodeFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeFiles:
-    """Loads a codec, and gives what decodes files with it; see `EncodeFiles`."""
+    """Loads codecs, and gives what decodes files with them; see `EncodeFiles`.
 
-    model: str
+    Args:
+        model: for `EVCCodec.load`; None takes for each file the bundled weights that it was coded with.
+        device: where networks run.
+        max_pixels: files of larger images are refused.
+    """
+
+    model: str | None
     device: str
     max_pixels: int
 
     def __call__(self) -> Work:
         """Decodes the first path's file to an image at the second."""
-        codec = EVCCodec.load(self.model, device=self.device, max_pixels=self.max_pixels)
-        return partial(_decode, codec)
+        codecs: dict[str, EVCCodec] = {}
+        if self.model is not None:
+            codecs[self.model] = self._load(self.model)
+        return partial(self._decode, codecs)
 
+    def _load(self, model: str) -> EVCCodec:
+        return EVCCodec.load(model, device=self.device, max_pixels=self.max_pixels)
 
-def _decode(codec: EVCCodec, source: Path, target: Path) -> str:
-    picture = codec.decode(source.read_bytes(), as_="picture")
-    write_picture(target, picture)
-    return f"{picture.width}x{picture.height} {MODES[picture.channels]}"
+    def _decode(self, codecs: dict[str, EVCCodec], source: Path, target: Path) -> str:
+        data = source.read_bytes()
+        model = self._bundled_for(data) if self.model is None else self.model
+        if model not in codecs:
+            codecs[model] = self._load(model)
+        picture = codecs[model].decode(data, as_="picture")
+        write_picture(target, picture)
+        return f"{picture.width}x{picture.height} {MODES[picture.channels]}"
+
+    def _bundled_for(self, data: bytes) -> str:
+        header, _ = read_container(EVC_FILE, data, max_pixels=self.max_pixels)
+        name = name_of_bundled(header.model.hex())
+        if name is None:
+            raise ValueError(
+                f"the file needs the weights {header.model.hex()}, which are not among the bundled ones "
+                f"({', '.join(bundled_names())}); give the file that it was coded with: --model FILE"
+            )
+        return name
 
 
 def describe(data: bytes) -> dict[str, str | int | float]:

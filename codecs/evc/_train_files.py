@@ -27,7 +27,9 @@ from .._pictures import CodecWarning, Picture
 from .._writing import write_whole
 from ._codec import EVCCodec
 from ._network import EVC
+from ._weights import IDENTITY
 
+_IN_INTEGERS = ".network."  # part of the names of all weights in exact priors
 RECORD = "training"
 """Key of the weights file's metadata under which the record lies, as JSON."""
 
@@ -105,13 +107,15 @@ def _to_rgb(picture: Picture) -> UInt8[Tensor, "3 height width"]:
     return torch.from_numpy(planes.copy(order="C"))  # no layout but the plain one: see `load_pixels`
 
 
-def save_trained(network: EVC, path: Path, record: Mapping[str, Any]) -> str:
+def save_trained(network: EVC, path: Path, record: Mapping[str, Any], *, half: bool = False) -> str:
     """Write a weights file that `EVCCodec.load` reads, whole or not at all; it is read back before it gets its name.
 
     Args:
         network: trained; with exact priors it is sealed.
         path: of a `.safetensors` file.
         record: how the weights came about, for JSON; see `read_record`.
+        half: round the weights of convolutions that compute in floats to float16, and store all that float16 holds
+            exactly (as it does the weights of exact priors) in 16 bits.
 
     Returns:
         The codec's identity, which its `.evc` files carry.
@@ -127,13 +131,22 @@ def save_trained(network: EVC, path: Path, record: Mapping[str, Any]) -> str:
         with safe_open(str(trial), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = {**file.metadata(), RECORD: json.dumps(record)}
-        data = save(tensors, metadata)
-        del tensors
+        if half:
+            tensors = {name: _halved(name, tensor) for name, tensor in tensors.items()}
         trial.unlink()
-        trial.write_bytes(data)
+        trial.write_bytes(save(tensors, metadata))
         identity = EVCCodec.load(trial).identity
-    write_whole(path, data)
+    write_whole(path, save(tensors, {**metadata, IDENTITY: identity}))
     return identity
+
+
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    """In float16 if that holds it exactly, or if it is a weight that computes in floats, which may be rounded."""
+    if tensor.dtype != torch.float32:
+        return tensor
+    small = tensor.half()
+    may_round = name.endswith(".weight") and tensor.dim() == 4 and _IN_INTEGERS not in name
+    return small if (small.isfinite().all() and may_round) or torch.equal(small.float(), tensor) else tensor
 
 
 def read_record(path: Path) -> dict[str, Any]:

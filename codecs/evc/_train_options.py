@@ -50,6 +50,9 @@ class TrainOptions:
     exact: Annotated[bool, typer.Option(help="End with priors in exact integers: files decode on every machine.")] = (
         True
     )
+    half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits: half the size, hardly any loss.")] = (
+        False
+    )
     student: Annotated[
         str | None, typer.Option(metavar="NAME", help="Preset whose widths it gets.", rich_help_panel=_STUDENT)
     ] = None

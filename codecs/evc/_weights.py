@@ -15,14 +15,30 @@ from ._network import EVC
 from ._public_checkpoint import load_public_checkpoint
 
 BUNDLED = Path(__file__).parent / "weights"
+IDENTITY = "identity"
+"""Key of a weights file's metadata under which the identity lies that its `.evc` files carry."""
 _SUFFIX = ".safetensors"
 _EXACT_MARK = "hyper_dec.per_unit"  # a tensor that priors in exact integers have
+_STAGES = {  # which of the widths (c2, c4, c8) the blocks have
+    "enc": {"0": 0, "1": 0, "2": 1, "3": 1, "4": 2, "5": 2},
+    "dec": {"1": 2, "2": 2, "3": 1, "4": 1, "5": 0, "6": 0},
+}
+_PRIOR_SHARES = (0.125, 0.25, 0.5, 1.0)  # the narrower the network that weights are loaded into, the faster
 _CHECKPOINT_SUFFIXES = (".tar", ".pth", ".pt")
 
 
 def bundled_names() -> list[str]:
     """Names of the networks that come with the package."""
     return sorted(path.name.removesuffix(_SUFFIX) for path in BUNDLED.glob(f"*{_SUFFIX}"))
+
+
+def name_of_bundled(identity: str) -> str | None:
+    """The bundled network whose files carry this identity (16 hexadecimal digits), by the weights' metadata."""
+    for name in bundled_names():
+        with safe_open(str(BUNDLED / f"{name}{_SUFFIX}"), framework="pt") as file:
+            if (file.metadata() or {}).get(IDENTITY) == identity:
+                return name
+    return None
 
 
 def load_network(name_or_path: str | Path) -> EVC:
@@ -93,18 +109,32 @@ def infer_config(shapes: dict[str, tuple[int, ...]], path: Path) -> EVCConfig:
     if len(shapes.get("q_basic", ())) != 4:
         raise ValueError(f"'{path}' holds no EVC: it has no 4-dimensional tensor q_basic")
     latent = shapes["q_basic"][1]
-    return EVCConfig(latent=latent, encoder=_trunk(shapes, "enc.", latent), decoder=_trunk(shapes, "dec.", latent))
+    encoder, decoder = _trunk(shapes, "enc", latent), _trunk(shapes, "dec", latent)
+    configs = [EVCConfig(latent=latent, encoder=encoder, decoder=decoder, priors=share) for share in _PRIOR_SHARES]
+    return next((config for config in configs if _holds_priors(config, shapes)), configs[-1])
 
 
-def _trunk(shapes: dict[str, tuple[int, ...]], prefix: str, latent: int) -> Widths:
-    """One width for all stages, wide enough for each convolution; the hidden layers are 4 times as wide."""
-    needed = [1]
+def _holds_priors(config: EVCConfig, shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether no prior in a file, in floats or integers, is wider anywhere than those of a new network."""
+    with torch.device("meta"):
+        new = EVC(config).state_dict()
+    names = {name: name.replace(".network.", ".") for name in shapes if name.startswith(("hyper_", "y_"))}
+    return all(
+        have <= room
+        for name, plain in names.items()
+        if plain in new and len(shapes[name]) == new[plain].dim()
+        for have, room in zip(shapes[name], new[plain].shape, strict=True)
+    )
+
+
+def _trunk(shapes: dict[str, tuple[int, ...]], part: str, latent: int) -> Widths:
+    """Widths at each resolution that are wide enough for each convolution; the hidden layers are 4 times as wide."""
+    needed = [1, 1, 1]
     for name, shape in shapes.items():
-        if name.startswith(prefix) and len(shape) == 4:
-            wide = name.endswith((".conv.0.weight", ".conv.2.weight")) and ".block." in name
-            shuffled = name.endswith((".subpel_conv.0.weight", ".upsample.0.weight")) or name == "dec.7.0.weight"
-            outputs = shape[0] if not (shuffled or (wide and ".conv.0." in name)) else -(-shape[0] // 4)
-            inputs = -(-shape[1] // 4) if wide and ".conv.2." in name else shape[1]
-            needed += [outputs, inputs]
-    width = max(needed)
-    return (width, width, width, latent)
+        module, _, path = name.partition(".")
+        stage = _STAGES[part].get(path.split(".")[0])
+        if module == part and stage is not None and len(shape) == 4:
+            quarter = path.endswith((".1.conv.0.weight", ".subpel_conv.0.weight", ".upsample.0.weight"))
+            needed[stage] = max(needed[stage], -(-shape[0] // 4) if quarter else shape[0])
+    c2, c4, c8 = needed
+    return c2, c4, c8, latent

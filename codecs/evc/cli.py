@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .._container import MAX_PIXELS
+from ._default import DEFAULT_MODEL
 from .evaluate_cli import evaluate
 from .train_cli import train
 
@@ -49,7 +50,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="One line per fil
 def encode(
     inputs: Inputs,
     output: Output,
-    model: Model = "small",
+    model: Model = DEFAULT_MODEL,
     rate: Annotated[int | None, typer.Option(min=0, max=63, help="0 fewest bits, 63 most. [default: 32]")] = None,
     target_bpp: Annotated[float | None, typer.Option(help="Highest rate within so many bits per pixel.")] = None,
     target_psnr: Annotated[float | None, typer.Option(help="Lowest rate with so many dB or more.")] = None,
@@ -83,7 +84,9 @@ def encode(
 def decode(
     inputs: Inputs,
     output: Output,
-    model: Model = "small",
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="As for encode. [default: the bundled one that fits a file]")
+    ] = None,
     image_format: Annotated[ImageFormat, typer.Option("--format", help="Of images in a folder.")] = ImageFormat.png,
     recursive: Recursive = False,
     workers: Workers = 1,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .._container import MAX_PIXELS
+from ._default import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from .._evaluation import Evaluation
@@ -34,7 +35,7 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of images; only their colours are coded.")],
     model: Annotated[
         str, typer.Option(metavar="NAME|FILE", help="Bundled weights, a .safetensors file or a .pth.tar.")
-    ] = "small",
+    ] = DEFAULT_MODEL,
     rates: Annotated[str, typer.Option(metavar="R,R,...", help="Of 0..63; four give a BD-rate.")] = "0,21,42,63",
     baselines: Annotated[
         str, typer.Option(metavar="NAME,...", help="Codecs to hold it against; also jpeg-444, avif-slow.")

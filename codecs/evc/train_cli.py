@@ -196,7 +196,7 @@ def _finish(
         **machine,
         "data": images.manifest(),
     }
-    identity = save_trained(trained.network, options.output, record)
+    identity = save_trained(trained.network, options.output, record, half=options.half)
     hooks.checkpoints.remove()
     if trained.skipped:
         say(f"note: {trained.skipped} of {trained.steps} steps were skipped, for their gradients were not finite")

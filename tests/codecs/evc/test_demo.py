@@ -2,9 +2,10 @@ import json
 
 import pytest
 import torch
-from maskdecay.codecs.evc import _demo, build_preset
-from maskdecay.codecs.evc._demo import RATES, DemoConfig, make_plan, run_demo
+from maskdecay.codecs.evc import EVCCodec, _demo, build_preset, load_network
+from maskdecay.codecs.evc._demo import RATES, DemoConfig, run_demo
 from maskdecay.codecs.evc._demo_report import write_report
+from maskdecay.codecs.evc._students import make_plan
 from maskdecay.profiling import macs
 
 import maskdecay as md
@@ -17,10 +18,10 @@ def groups():
 
 def test_the_plan_takes_trunks_from_the_student_and_a_fraction_of_the_priors(groups):
     plan = make_plan(groups, build_preset("narrow-small"), 0.5)
-    assert plan.keep["enc.0.conv1"] == 8
-    assert plan.keep["dec.1.conv"] == 16
-    assert plan.keep["hyper_enc.1"] == 48
-    assert plan.keep["enc.6"] == groups["enc.6"].width == 48  # the 96 latents stay, in pairs that a chunk ties
+    assert plan.keep["enc.0.conv1"] == 16
+    assert plan.keep["dec.1.conv"] == 32
+    assert plan.keep["hyper_enc.1"] == 24
+    assert plan.keep["enc.6"] == groups["enc.6"].width == 96  # the 192 latents stay, in pairs that a chunk ties
 
 
 def test_a_fraction_of_one_leaves_the_priors_alone(groups):
@@ -58,10 +59,17 @@ def test_the_whole_job_runs_and_reports_what_it_made(tmp_path):
     assert data["proof"]["relative_difference"] <= 1e-9
     assert set(data["curves"]) == {"teacher", "decayed", "fine-tuned"}
     assert all(len(points) == len(RATES) for points in data["curves"].values())
-    student = md.load(tmp_path / "student.safetensors", lambda: build_preset("narrow-large"))
-    teacher = md.load(tmp_path / "teacher.safetensors", lambda: build_preset("narrow-large"))
+    student, teacher = (load_network(tmp_path / f"{name}.safetensors") for name in ("student", "teacher"))
     image = torch.rand(1, 3, 64, 64)
     assert [row["macs_per_pixel"] for row in data["networks"]] == pytest.approx(
-        [macs(net, image).macs_per_pixel for net in (teacher, student)]
+        [macs(net, image).macs_per_pixel for net in (teacher, student)], rel=1e-3
     )
-    assert dict(told)["measure"] == 1.0
+    decoded = EVCCodec(student).decode((tmp_path / "student.evc").read_bytes())
+    assert decoded.shape == (512, 256, 3)
+    assert set(data["files"]) == {"teacher", "student"}
+    assert dict(told)["code a photograph"] == 1.0
+
+
+def test_a_teacher_with_exact_priors_is_refused():
+    with pytest.raises(ValueError, match="the priors of 'narrow-small' are exact integers, which cannot be pruned"):
+        run_demo(DemoConfig(teacher="narrow-small"), lambda *told: None)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from maskdecay.codecs.evc import EVC, EVCCodec, EVCConfig, _weights, bundled_names, load_network
+from maskdecay.codecs.evc import EVC, PRESETS, EVCCodec, EVCConfig, _weights, bundled_names, load_network
 from maskdecay.codecs.evc._exact import exact_priors, is_exact
 from safetensors.torch import save_file
 from torch import nn
@@ -75,8 +75,22 @@ def test_files_that_hold_no_evc_are_refused(tmp_path: Path) -> None:
         load_network(tmp_path / "other.safetensors")
 
 
-def test_widths_are_wide_enough_for_every_preset_shape(tmp_path: Path) -> None:
-    config = EVCConfig(latent=8, encoder=(3, 5, 7, 8), decoder=(12, 9, 4, 8))
+@pytest.mark.parametrize(
+    "config",
+    [
+        EVCConfig(latent=8, encoder=(3, 5, 7, 8), decoder=(12, 9, 4, 8)),
+        PRESETS["narrow-small"],
+        PRESETS["ls"],
+    ],
+)
+def test_widths_are_found_in_shapes(config: EVCConfig, tmp_path: Path) -> None:
     with torch.device("meta"):
         shapes = {name: tuple(value.shape) for name, value in EVC(config).state_dict().items()}
-    assert _weights.infer_config(shapes, tmp_path) == EVCConfig(latent=8, encoder=(8, 8, 8, 8), decoder=(12, 12, 12, 8))
+    assert _weights.infer_config(shapes, tmp_path) == config
+
+
+def test_priors_narrower_than_any_share_get_a_wider_one(tmp_path: Path) -> None:
+    config = EVCConfig(latent=64, encoder=(8, 8, 8, 64), decoder=(8, 8, 8, 64), priors=0.3)
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in EVC(config).state_dict().items()}
+    assert _weights.infer_config(shapes, tmp_path).priors == 0.5
