@@ -172,11 +172,10 @@ def _exact_teacher(name: str, teacher: EVC, photos: Sequence[Tensor]) -> EVC:
 
 def _pace(network: EVC) -> float:
     """Seconds of a training step."""
-    images = torch.rand(8, 3, 64, 64)
-    config = TrainConfig(steps=3, learning_rate=1e-12)
+    images = list(torch.rand(8, 3, 64, 64))
     trial = copy.deepcopy(network)
     train(trial, images, TrainConfig(steps=1, learning_rate=1e-12))
-    return train(trial, images, config).seconds / 3
+    return train(trial, images, TrainConfig(steps=3, learning_rate=1e-12)).seconds / 3
 
 
 def decay_masks(
