@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,11 @@ from ._train import TrainConfig, TrainStep, train
 from ._weights import bundled_names, load_network
 
 RATES = (0, 21, 42, 63)
-_TUNING = TrainConfig(steps=None, seconds=1.0, learning_rate=1e-3, warmup=0.0, final_learning_rate=0.02)
+_CROPS: dict[str, Any] = {
+    "crop": 192,
+    "batch_size": 2,
+}  # networks that are used to whole pictures unlearn them on small crops
+_TUNING = TrainConfig(seconds=1.0, learning_rate=1e-3, warmup=0.0, final_learning_rate=0.02, **_CROPS)
 _EXACT_LEARNING_RATE = 2e-4
 Progress = Callable[[str, float, str], object]
 """Told (stage, fraction done, what to show) now and then."""
@@ -50,7 +55,7 @@ class DemoConfig:
     teacher: str = "narrow-large-float"
     student: str = "narrow-small"
     priors: float = 0.5
-    seconds: float = 80.0
+    seconds: float = 100.0
     timing_seconds: float = 6.0
     seed: int = 0
 
@@ -172,10 +177,10 @@ def _exact_teacher(name: str, teacher: EVC, photos: Sequence[Tensor]) -> EVC:
 
 def _pace(network: EVC) -> float:
     """Seconds of a training step."""
-    images = list(torch.rand(8, 3, 64, 64))
+    images = list(torch.rand(2, 3, 192, 192))
     trial = copy.deepcopy(network)
-    train(trial, images, TrainConfig(steps=1, learning_rate=1e-12))
-    return train(trial, images, TrainConfig(steps=3, learning_rate=1e-12)).seconds / 3
+    train(trial, images, TrainConfig(steps=1, learning_rate=1e-12, **_CROPS))
+    return train(trial, images, TrainConfig(steps=3, learning_rate=1e-12, **_CROPS)).seconds / 3
 
 
 def decay_masks(
@@ -184,7 +189,7 @@ def decay_masks(
     """Mask the network in place and train it while what the plan drops decays to exactly zero."""
     masks = md.insert_masks(network, plan)
     decay = md.MaskDecay(masks, steps=steps)
-    config = TrainConfig(steps=steps, learning_rate=1e-3, final_learning_rate=0.5, warmup=0.05, seed=seed)
+    config = TrainConfig(steps=steps, learning_rate=1e-3, final_learning_rate=0.5, warmup=0.05, seed=seed, **_CROPS)
     train(
         network,
         photos,

@@ -39,8 +39,8 @@ class TrainOptions:
     ] = None
     minutes: Annotated[float | None, typer.Option(help="Time for all of it.")] = None
     steps: Annotated[int | None, typer.Option(min=1, help="Steps in all; with --minutes, what comes first.")] = None
-    batch: Annotated[int, typer.Option(min=1, help="Crops per step (and process).")] = 8
-    crop: Annotated[int, typer.Option(min=1, help="Side of crops in pixels; best a multiple of 64.")] = 128
+    batch: Annotated[int, typer.Option(min=1, help="Crops per step (and process).")] = 4
+    crop: Annotated[int, typer.Option(min=1, help="Side of crops in pixels; best a multiple of 64.")] = 256
     lr: Annotated[float, typer.Option(help="Peak learning rate; for public widths and long trainings, 2e-4.")] = 4e-3
     optimizer: Annotated[str, typer.Option(metavar="NAME", help="adamw, or muon: dearer steps, but fewer of them.")] = (
         "adamw"

@@ -24,7 +24,7 @@ def demo(
     ] = "narrow-large-float",
     student: Annotated[str, typer.Option(help="Preset whose widths the student gets.")] = "narrow-small",
     priors: Annotated[float, typer.Option(help="Fraction of the entropy model's inner widths to keep.")] = 0.5,
-    seconds: Annotated[float, typer.Option(help="Training time in all.")] = 80.0,
+    seconds: Annotated[float, typer.Option(help="Training time in all.")] = 100.0,
     seed: Annotated[int, typer.Option(help="Of crops and rates.")] = 0,
 ) -> None:
     """Decay the bundled EVC teacher to a small network on bundled photographs; prove, measure, code, report."""
