@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: install ## train, decay, prune, prove and report on bundled photographs; OUT=folder
+demo: install ## decay the bundled teacher, prune, prove, code a photograph and report; OUT=folder
 	$(BIN)/maskdecay demo --out $(OUT)
 
 test: install ## run the test suite

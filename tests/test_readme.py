@@ -37,7 +37,8 @@ def test_the_groups_shown_are_the_groups_printed():
 
 
 def test_the_codec_example_runs():
-    names = {"images": torch.rand(1, 3, 64, 64)}
+    names = {"images": torch.rand(1, 3, 64, 64), "picture": (torch.rand(3, 48, 64) * 255).to(torch.uint8)}
     exec(compile(blocks("python")[1], "README.md", "exec"), names)
+    assert names["decoded"].shape == (48, 64, 3)
     assert names["x_hat"].shape == (1, 3, 64, 64)
     assert names["bits_y"].shape == names["bits_z"].shape == (1,)

@@ -27,7 +27,7 @@ from .._pictures import CodecWarning, Picture
 from .._writing import write_whole
 from ._codec import EVCCodec
 from ._network import EVC
-from ._weights import IDENTITY
+from ._weights import BUNDLED, IDENTITY, bundled_names
 
 _IN_INTEGERS = ".network."  # part of the names of all weights in exact priors
 RECORD = "training"
@@ -153,3 +153,13 @@ def read_record(path: Path) -> dict[str, Any]:
     """How the weights in a file came about; empty if the file does not tell."""
     with safe_open(str(path), framework="pt") as file:
         return json.loads((file.metadata() or {}).get(RECORD, "{}"))
+
+
+def start_record(name_or_path: str) -> dict[str, Any]:
+    """How the weights came about that a training starts from, as far as they tell; images by their checksum alone."""
+    path = BUNDLED / f"{name_or_path}.safetensors" if name_or_path in bundled_names() else Path(name_or_path)
+    if path.suffix != ".safetensors":
+        return {}
+    record = read_record(path)
+    record.get("data", {}).pop("files", None)
+    return record

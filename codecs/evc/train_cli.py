@@ -178,7 +178,7 @@ def _finish(
     shown: Shown,
     machine: dict[str, Any],
 ) -> None:
-    from ._train_files import save_trained
+    from ._train_files import save_trained, start_record
 
     last = shown.last
     assert last is not None
@@ -186,6 +186,7 @@ def _finish(
     record = {
         "command": options.command(),
         "preset": None if options.start else options.preset or DEFAULT_PRESET,
+        "start": None if options.start is None else start_record(options.start),
         "exact": options.exact,
         "steps": trained.steps,
         "stages": trained.stage_steps,

@@ -22,7 +22,7 @@ from maskdecay.codecs.evc import (
     load_network,
     self_test,
 )
-from maskdecay.codecs.evc._train_files import read_record, read_training_images, save_trained
+from maskdecay.codecs.evc._train_files import read_record, read_training_images, save_trained, start_record
 from maskdecay.codecs.evc._train_hooks import Hooks
 from maskdecay.codecs.evc._train_plan import plan_stages, split_steps, stage_config
 from maskdecay.codecs.evc._train_progress import Progress, Teller
@@ -111,6 +111,14 @@ def test_the_record_tells_the_origin(finished: Path) -> None:
     data = record["data"]
     assert data["files"]["a.png"] == hashlib.sha256((finished / "photos/a.png").read_bytes()).hexdigest()[:16]
     assert (data["folder"], data["count"], list(data["files"])) == ("photos", 2, ["a.png", "b.jpg"])
+
+
+def test_the_record_tells_the_story_of_what_it_started_from(finished: Path) -> None:
+    assert read_record(finished / "w.safetensors")["start"] is None
+    told = start_record(str(finished / "w.safetensors"))
+    assert told["command"] == read_record(finished / "w.safetensors")["command"]
+    assert told["data"].keys() == {"folder", "count", "sha256"}
+    assert start_record("public.pth.tar") == {}
 
 
 def test_the_manifest_is_that_of_sha256sum(folder: Path) -> None:

@@ -1,0 +1,57 @@
+"""Puts trained weights among the bundled ones, with the commit that trained them and without paths of the machine.
+
+    python benchmarks/bundle_weights.py OUT/narrow-small.safetensors --commit f28d2e4
+
+The tensors stay as they are, to the bit. Paths in the recorded commands lose their folders but for the last part.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from maskdecay.codecs.evc import EVCCodec
+from maskdecay.codecs.evc._train_files import RECORD
+from maskdecay.codecs.evc._weights import BUNDLED, IDENTITY
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+def portable(command: str) -> str:
+    """Returns the command with `DATA/name` for absolute folders and bare names for other paths."""
+    words = [f"DATA/{Path(word).name}" if word.startswith("/") else word for word in command.split()]
+    return " ".join(word if word.startswith("DATA/") else Path(word).name for word in words)
+
+
+def told(record: dict[str, Any], commits: list[str]) -> dict[str, Any]:
+    """Returns a record, and those of what it started from, with portable commands and their commits."""
+    start = record.get("start")
+    following = None if not start else told(start, commits[1:] or commits)
+    return {**record, "command": portable(record["command"]), "commit": commits[0], "start": following}
+
+
+def main(
+    weights: Path,
+    commit: Annotated[list[str], typer.Option(help="That trained it; again for what that started from, and so on.")],
+    before: Annotated[Path | None, typer.Option(help="Weights it started from, where its record does not say.")] = None,
+) -> None:
+    """Bundle a file of trained weights."""
+    with safe_open(str(weights), framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = dict(file.metadata())
+    record = json.loads(metadata[RECORD])
+    if before is not None and not record.get("start"):
+        with safe_open(str(before), framework="pt") as file:
+            record["start"] = json.loads(file.metadata()[RECORD])
+            record["start"].get("data", {}).pop("files", None)
+    metadata[RECORD] = json.dumps(told(record, commit))
+    metadata[IDENTITY] = EVCCodec.load(weights).identity
+    BUNDLED.mkdir(exist_ok=True)
+    save_file(tensors, BUNDLED / weights.name, metadata)
+    print(f"{weights.name}: {(BUNDLED / weights.name).stat().st_size / 1e6:.1f} MB, {metadata[IDENTITY]}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
