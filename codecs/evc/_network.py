@@ -81,7 +81,7 @@ class EVC(nn.Module):
         self.hyper_enc, self.hyper_dec = _hyper_encoder(n, self.config.priors), _hyper_decoder(n, self.config.priors)
         self.y_prior_fusion = _prior_fusion(n, self.config.priors)
         self.y_spatial_prior = _spatial_prior(n, self.config.priors)
-        initialise(self.enc, self.dec)
+        initialise(self)
 
     def forward(
         self,
