@@ -21,7 +21,9 @@ from safetensors.torch import save_file
 
 def portable(command: str) -> str:
     """Returns the command with `DATA/name` for absolute folders and bare names for other paths."""
-    words = [f"DATA/{Path(word).name}" if word.startswith("/") else word for word in command.split()]
+    words = [
+        word if Path(word).suffix or not word.startswith("/") else f"DATA/{Path(word).name}" for word in command.split()
+    ]
     return " ".join(word if word.startswith("DATA/") else Path(word).name for word in words)
 
 

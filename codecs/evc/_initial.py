@@ -51,9 +51,8 @@ def initialise(network: EVC) -> None:
             _make_small(module.conv2[0])
         elif isinstance(module, ChannelMix):
             _make_small(module.conv[2])
-    for blocks, widths in (("encoder", network.config.encoder), ("decoder", network.config.decoder)):
-        stages = plan_stages(widths[:3], latent)
-        (_fill_encoder if blocks == "encoder" else _fill_decoder)(encoder if blocks == "encoder" else decoder, stages)
+    _fill_encoder(encoder, plan_stages(network.config.encoder[:3], latent))
+    _fill_decoder(decoder, plan_stages(network.config.decoder[:3], latent))
     _fill_priors(network, plan_stages(network.config.encoder[:3], latent)[-1].deviations)
 
 
@@ -116,7 +115,9 @@ def _fill_encoder(encoder: nn.Sequential, stages: list[Stage]) -> None:
         block.conv1.weight[:count] *= _SMALL
         _put_patch(block.conv1.weight, stage.forward)
         mean = _MID_GREY * stage.forward.sum(1) if index == 0 else 0.0
-        assert block.conv1.bias is not None and block.conv2.bias is not None and block.downsample.bias is not None
+        assert block.conv1.bias is not None
+        assert block.conv2.bias is not None
+        assert block.downsample.bias is not None
         block.conv1.bias[:count] = offset - mean
         block.conv2.weight[:count] *= _SMALL
         block.conv2.weight[:count, :count, 1, 1] += torch.eye(count)
@@ -128,7 +129,8 @@ def _fill_encoder(encoder: nn.Sequential, stages: list[Stage]) -> None:
         if index == 0:
             block.downsample.bias[:count] -= _MID_GREY * block.downsample.weight[:count, :inputs].sum((1, 2, 3))
     last = encoder[6]
-    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
     last.weight.mul_(_SMALL)
     _put_patch(last.weight, stages[-1].forward)
     last.bias.zero_()

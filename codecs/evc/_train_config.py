@@ -22,6 +22,8 @@ class TrainConfig:
         optimizer: "adamw", or "muon" for AdamW with Muon on the trunks' matrices and the smaller ones of the priors.
         learning_rate: peak (a group's own `lr` wins). The default suits minutes on narrow networks; long trainings
             at full width want 2e-4.
+        trunk_share: of the learning rate, for encoder and decoder: they begin as a transform that large steps destroy,
+            while the priors begin at random.
         weight_decay: of convolution weights, unless `parameters` are given.
         warmup: share of the training during which the learning rate rises.
         final_learning_rate: share of the peak that is left at the end of the cosine.
@@ -40,6 +42,7 @@ class TrainConfig:
     crop: int = 64
     optimizer: str = "adamw"
     learning_rate: float = 4e-3
+    trunk_share: float = 1.0
     weight_decay: float = 0.0
     warmup: float = 0.05
     final_learning_rate: float = 0.02
@@ -51,7 +54,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps is None and self.seconds is None:
             raise ValueError("nothing ends this training; give steps, seconds or both")
-        for name in ("steps", "seconds", "batch_size", "crop", "learning_rate", "clip"):
+        for name in ("steps", "seconds", "batch_size", "crop", "learning_rate", "trunk_share", "clip"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name}={value} must be positive")

@@ -74,6 +74,7 @@ class Loop:
             config.optimizer,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
+            trunk_share=config.trunk_share,
             parameters=parameters,
         )
         self.objective = self.processes.wrap(Objective(network, config.lambdas, self.processes.half))

@@ -28,6 +28,7 @@ def build_optimizer(
     *,
     learning_rate: float,
     weight_decay: float,
+    trunk_share: float = 1.0,
     parameters: Iterable[Tensor] | Iterable[dict[str, Any]] | None = None,
 ) -> torch.optim.Optimizer:
     """Build the optimiser of a network.
@@ -37,11 +38,12 @@ def build_optimizer(
         kind: one of `OPTIMIZERS`.
         learning_rate: of groups that bring none.
         weight_decay: of convolutions' weights, unless `parameters` are given.
+        trunk_share: of the learning rate, for encoder and decoder, unless their groups bring their own.
         parameters: what is trained, as tensors or groups; everything without it. With Muon, groups are split further.
     """
     if parameters is None:
         parameters = md.parameter_groups(network, weight_decay=weight_decay, decays=is_weight)
-    groups = _as_groups(parameters)
+    groups = _slow_trunks(_as_groups(parameters), network, trunk_share * learning_rate)
     fused = _can_fuse(groups)
     if kind == "muon":
         return Muon(_split(groups, network), lr=learning_rate, fused=fused)
@@ -66,6 +68,21 @@ def _as_groups(parameters: Iterable[Tensor] | Iterable[dict[str, Any]]) -> list[
     if given and not isinstance(given[0], dict):
         return [{"params": given}]
     return [{**group, "params": list(group["params"])} for group in given]
+
+
+def _slow_trunks(groups: list[dict[str, Any]], network: EVC, learning_rate: float) -> list[dict[str, Any]]:
+    """Give encoder and decoder a learning rate of their own, in groups that have none."""
+    trunks = {id(parameter) for name, parameter in network.named_parameters() if name.startswith(_TRUNKS)}
+    split = []
+    for group in groups:
+        if "lr" in group:
+            split.append(group)
+            continue
+        slow = [parameter for parameter in group["params"] if id(parameter) in trunks]
+        rest = [parameter for parameter in group["params"] if id(parameter) not in trunks]
+        split += [{**group, "params": rest}] if rest else []
+        split += [{**group, "params": slow, "lr": learning_rate}] if slow else []
+    return split
 
 
 def _split(groups: list[dict[str, Any]], network: EVC) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ class TrainOptions:
     batch: Annotated[int, typer.Option(min=1, help="Crops per step (and process).")] = 4
     crop: Annotated[int, typer.Option(min=1, help="Side of crops in pixels; best a multiple of 64.")] = 256
     lr: Annotated[float, typer.Option(help="Peak learning rate; for public widths and long trainings, 2e-4.")] = 4e-3
+    trunk_share: Annotated[float, typer.Option(help="Of it, for encoder and decoder: 0.1 from random weights.")] = 1.0
     optimizer: Annotated[str, typer.Option(metavar="NAME", help="adamw, or muon: dearer steps, but fewer of them.")] = (
         "adamw"
     )
@@ -110,7 +111,7 @@ class TrainOptions:
 
         if self.minutes is None and self.steps is None:
             raise ValueError("give --minutes, --steps or both: nothing would end this training")
-        for name in ("minutes", "lr", "checkpoint_every", "validate_every"):
+        for name in ("minutes", "lr", "trunk_share", "checkpoint_every", "validate_every"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{_flag(name)} {value} must be a positive number")
@@ -120,6 +121,7 @@ class TrainOptions:
             batch_size=self.batch,
             crop=self.crop,
             learning_rate=self.lr,
+            trunk_share=self.trunk_share,
             optimizer=self.optimizer,
             ema=self.ema,
             seed=self.seed,

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from maskdecay.codecs.evc import EVCCodec, _demo, build_preset, load_network
+from maskdecay.codecs.evc import PRESETS, EVCCodec, EVCConfig, _demo, build_preset, load_network
 from maskdecay.codecs.evc._demo import RATES, DemoConfig, run_demo
 from maskdecay.codecs.evc._demo_report import write_report
 from maskdecay.codecs.evc._students import make_plan
@@ -46,9 +46,10 @@ def test_threads_are_taken_only_where_they_help(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_whole_job_runs_and_reports_what_it_made(tmp_path):
+def test_the_whole_job_runs_and_reports_what_it_made(tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tinier", EVCConfig(latent=8, encoder=(2, 2, 4, 8), decoder=(2, 2, 4, 8)))
     told = []
-    config = DemoConfig(seconds=2.0, timing_seconds=0.5)
+    config = DemoConfig(teacher=str(tiny_weights), student="tinier", seconds=2.0, timing_seconds=0.5)
     result = run_demo(config, lambda stage, fraction, text: told.append((stage, fraction)))
     files = write_report(result, tmp_path)
     assert all(path.stat().st_size > 0 for path in files)
