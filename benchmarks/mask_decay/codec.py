@@ -121,7 +121,7 @@ class CodecTask:
             for module in student.modules():
                 if isinstance(module, nn.Conv2d):
                     module.reset_parameters()
-            initialise(student.enc, student.dec)
+            initialise(student)
         return student
 
     def fit(
