@@ -2,7 +2,8 @@
 
     python benchmarks/bundle_weights.py OUT/narrow-small.safetensors --commit f28d2e4
 
-The tensors stay as they are, to the bit. Paths in the recorded commands lose their folders but for the last part.
+The tensors stay as they are, to the bit, but with `--half`. Paths in the recorded commands lose their folders but for
+the last part.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from maskdecay.codecs.evc import EVCCodec
-from maskdecay.codecs.evc._train_files import RECORD
+from maskdecay.codecs.evc._train_files import RECORD, halved
 from maskdecay.codecs.evc._weights import BUNDLED, IDENTITY
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -37,6 +38,8 @@ def told(record: dict[str, Any], commits: list[str]) -> dict[str, Any]:
 def main(
     weights: Path,
     commit: Annotated[list[str], typer.Option(help="That trained it; again for what that started from, and so on.")],
+    name: Annotated[str | None, typer.Option(help="Of the bundled weights; the file's own by default.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store in 16 bits, as `evc train --half`.")] = False,
     before: Annotated[Path | None, typer.Option(help="Weights it started from, where its record does not say.")] = None,
 ) -> None:
     """Bundle a file of trained weights."""
@@ -49,10 +52,13 @@ def main(
             record["start"] = json.loads(file.metadata()[RECORD])
             record["start"].get("data", {}).pop("files", None)
     metadata[RECORD] = json.dumps(told(record, commit))
-    metadata[IDENTITY] = EVCCodec.load(weights).identity
+    if half:
+        tensors = {key: halved(key, tensor) for key, tensor in tensors.items()}
     BUNDLED.mkdir(exist_ok=True)
-    save_file(tensors, BUNDLED / weights.name, metadata)
-    print(f"{weights.name}: {(BUNDLED / weights.name).stat().st_size / 1e6:.1f} MB, {metadata[IDENTITY]}")
+    target = BUNDLED / f"{name or weights.stem}.safetensors"
+    save_file(tensors, target, metadata)
+    save_file(tensors, target, {**metadata, IDENTITY: EVCCodec.load(target).identity})
+    print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB, {EVCCodec.load(target).identity}")
 
 
 if __name__ == "__main__":

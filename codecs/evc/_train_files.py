@@ -132,7 +132,7 @@ def save_trained(network: EVC, path: Path, record: Mapping[str, Any], *, half: b
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = {**file.metadata(), RECORD: json.dumps(record)}
         if half:
-            tensors = {name: _halved(name, tensor) for name, tensor in tensors.items()}
+            tensors = {name: halved(name, tensor) for name, tensor in tensors.items()}
         trial.unlink()
         trial.write_bytes(save(tensors, metadata))
         identity = EVCCodec.load(trial).identity
@@ -140,7 +140,7 @@ def save_trained(network: EVC, path: Path, record: Mapping[str, Any], *, half: b
     return identity
 
 
-def _halved(name: str, tensor: Tensor) -> Tensor:
+def halved(name: str, tensor: Tensor) -> Tensor:
     """In float16 if that holds it exactly, or if it is a weight that computes in floats, which may be rounded."""
     if tensor.dtype != torch.float32:
         return tensor

@@ -72,5 +72,5 @@ def test_the_whole_job_runs_and_reports_what_it_made(tiny_weights, tmp_path, mon
 
 
 def test_a_teacher_with_exact_priors_is_refused():
-    with pytest.raises(ValueError, match="the priors of 'narrow-small' are exact integers, which cannot be pruned"):
-        run_demo(DemoConfig(teacher="narrow-small"), lambda *told: None)
+    with pytest.raises(ValueError, match="the priors of 'narrow-large' are exact integers, which cannot be pruned"):
+        run_demo(DemoConfig(teacher="narrow-large"), lambda *told: None)
