@@ -12,23 +12,27 @@ def trunk(name, width):
     return {f"{name}.block.0.conv1.0": width, f"{name}.block.1.conv.0": 4 * width}
 
 
-def prior(name, inputs, outputs, **more):
-    hidden = max(min(4 * outputs, 1024), 2 * outputs)
-    inner = {f"{name}.block.0.conv1.0": inputs, f"{name}.block.1.conv.0": hidden}
-    return inner | {f"{name}.block.{where}": width for where, width in more.items()}
-
-
 def expected(config):
     """Inner widths everywhere; outer ones where neither latents nor hyper-latents are added onto them."""
     n, widths = config.latent, {}
+
+    def share(width):
+        return width if config.priors == 1 else 8 * round(config.priors * width / 8)
+
+    def prior(name, inputs, outputs, **more):
+        hidden = max(min(4 * outputs, 1024), 2 * outputs)
+        inner = {f"{name}.block.0.conv1.0": share(inputs), f"{name}.block.1.conv.0": share(hidden)}
+        return inner | {f"{name}.block.{where}": width for where, width in more.items()}
+
     for i, width in enumerate(config.encoder[:3]):
         widths |= {f"enc.{2 * i}.conv1": width, f"enc.{2 * i}.conv2": width} | trunk(f"enc.{2 * i + 1}", width)
-    widths |= prior("hyper_enc.0", n, n) | {"hyper_enc.1": n}
+    widths |= prior("hyper_enc.0", n, n) | {"hyper_enc.1": share(n)}
     widths |= prior("hyper_dec.0", n, n, **{"2": n}) | prior("hyper_dec.1", n, n, **{"2": n})
     widths |= prior("hyper_dec.2", n, n)
-    widths |= prior("y_prior_fusion.0", n, 2 * n, **{"0.adaptor": 2 * n}) | prior("y_prior_fusion.1", 2 * n, 3 * n)
-    widths |= prior("y_spatial_prior.0", 4 * n, 3 * n, **{"0.adaptor": 3 * n})
-    widths |= prior("y_spatial_prior.1", 3 * n, 2 * n) | prior("y_spatial_prior.2", 2 * n, 2 * n)
+    first, second = share(2 * n), share(3 * n)
+    widths |= prior("y_prior_fusion.0", n, first, **{"0.adaptor": first}) | prior("y_prior_fusion.1", first, 3 * n)
+    widths |= prior("y_spatial_prior.0", 4 * n, second, **{"0.adaptor": second})
+    widths |= prior("y_spatial_prior.1", second, 2 * n) | prior("y_spatial_prior.2", 2 * n, 2 * n)
     widths |= trunk("dec.0", config.decoder[3])
     for i, width in enumerate(reversed(config.decoder[:3])):
         at = 2 * i + 1

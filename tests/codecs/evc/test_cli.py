@@ -57,7 +57,7 @@ def test_a_file_goes_there_and_back(evc: Run, tiny_codec: EVCCodec, suffix: str)
     assert (status, err) == (0, "")
     data = Path("a.evc").read_bytes()
     assert data == tiny_codec.encode(picture(), rate=40)
-    assert out == f"a.evc: {len(data)} bytes, {8 * len(data) / 600:.4f} bpp, rate 40\n"
+    assert out == f"a.evc: {len(data)} bytes, {round(8 * len(data) / 600, 4)} bpp, rate 40\n"
     assert evc("decode", "a.evc", "-o", f"b{suffix}", "--max-pixels", 600) == (0, f"b{suffix}: 30x20 RGB\n", "")
     assert (read_picture(Path(f"b{suffix}")).colour == tiny_codec.decode(data)).all()
 

@@ -158,7 +158,7 @@ class TestSameInterface:
         exact = exact_priors(pruned, make_images(1), rates=(63,))
         assert exact.get_parameter("y_spatial_prior.network.0.block.1.conv.0.weight").shape[0] == 5
         x = torch.stack(make_images())
-        assert float(exact(x).bits_y.sum()) == pytest.approx(float(pruned(x).bits_y.sum()), rel=0.03)
+        assert float(exact(x).bits_y.sum()) == pytest.approx(float(pruned(x).bits_y.sum()), rel=0.1)
 
     def test_a_second_conversion_is_refused(self, exact):
         with pytest.raises(ValueError, match="exact already"):
