@@ -23,11 +23,11 @@ run() { # NAME options: train until done or until this call's minutes are over
     [ "${status:-0}" -eq 0 ] || [ "${status:-0}" -eq 143 ]
 }
 
-recipe=(--optimizer muon --lr 1e-3 --batch 16 --crop 256 --ema 0.999)
+recipe=(--optimizer muon --lr 3e-3 --batch 16 --crop 256 --ema 0.999)
 case $what in
 large) run large-float --preset large "${recipe[@]}" --no-exact ;;
-large-exact) run large --start "$out/large-float.safetensors" "${recipe[@]}" --lr 1e-4 ;;
-medium | small) run "$what" --start "$out/large-float.safetensors" --student "$what" "${recipe[@]}" --lr 5e-4 ;;
+large-exact) run large --start "$out/large-float.safetensors" "${recipe[@]}" --lr 1e-3 ;;
+medium | small) run "$what" --start "$out/large-float.safetensors" --student "$what" "${recipe[@]}" --lr 1.5e-3 ;;
 pieces)
     mkdir -p "$out/pieces"
     for file in "$out"/*.safetensors; do split -b 16M -d "$file" "$out/pieces/$(basename "$file")."; done

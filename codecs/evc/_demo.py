@@ -129,23 +129,16 @@ def run_demo(config: DemoConfig, progress: Progress) -> DemoResult:
     measured = _measure(config, teacher, decayed, student, photos.held_out, progress)
     clock.lap("measuring")
 
-    exact, exact_student = _exact_teacher(config.teacher, teacher, photos.train), exact_priors(student, photos.train)
-    tuning = replace(_TUNING, seconds=0.2 * config.seconds, learning_rate=_EXACT_LEARNING_RATE, seed=config.seed + 2)
-    steps["exact priors"] = train(
-        exact_student, photos.train, tuning, on_step=_show(progress, "fine-tune exact priors")
-    ).steps
-    seal(exact_student)
+    exact, steps["exact priors"] = _with_exact_priors(config, teacher, student, photos.train, progress)
     clock.lap("exact priors")
     progress("code a photograph", 0.0, "")
-    files = tuple(
-        code_file(name, each, photos.held_out[-1]) for name, each in (("teacher", exact), ("student", exact_student))
-    )
+    files = tuple(code_file(name, each, photos.held_out[-1]) for name, each in exact.items())
     progress("code a photograph", 1.0, ", ".join(f"{file.name} {len(file.data):,} bytes" for file in files))
     clock.lap("coding")
     return DemoResult(
         config=config,
         teacher=teacher,
-        student=exact_student,
+        student=exact["student"],
         plan=plan,
         trajectory=decay.trajectory,
         files=files,
@@ -169,10 +162,21 @@ def _load_teacher(name: str) -> EVC:
     return network
 
 
-def _exact_teacher(name: str, teacher: EVC, photos: Sequence[Tensor]) -> EVC:
-    """The bundled one, which was fine-tuned so; of other teachers a plain conversion."""
-    twin = name.removesuffix("-float")
-    return load_network(twin) if name != twin and twin in bundled_names() else exact_priors(teacher, photos)
+def _with_exact_priors(
+    config: DemoConfig, teacher: EVC, student: EVC, photos: Sequence[Tensor], progress: Progress
+) -> tuple[dict[str, EVC], int]:
+    """Both networks with priors in exact integers, the student fine-tuned so, and in how many steps.
+
+    The bundled teacher has a fine-tuned twin; of other teachers a plain conversion is taken.
+    """
+    twin = config.teacher.removesuffix("-float")
+    bundled = config.teacher != twin and twin in bundled_names()
+    large = load_network(twin) if bundled else exact_priors(teacher, photos)
+    small = exact_priors(student, photos)
+    tuning = replace(_TUNING, seconds=0.2 * config.seconds, learning_rate=_EXACT_LEARNING_RATE, seed=config.seed + 2)
+    steps = train(small, photos, tuning, on_step=_show(progress, "fine-tune exact priors")).steps
+    seal(small)
+    return {"teacher": large, "student": small}, steps
 
 
 def _pace(network: EVC) -> float:
