@@ -1,7 +1,7 @@
 """Weights from which EVC learns fast: at the start it is a linear transform codec.
 
-Encoder and decoder begin as the Karhunen-Loeve transform of a textbook picture (a first-order Markov field with
-correlated colours), built up over the three resolutions as far as the widths allow, and the priors begin with the
+Encoder and decoder begin as the Karhunen-Loeve transform of a textbook picture (an isotropic
+random field with correlated colours), built up over the three resolutions as far as the widths allow, and the priors begin with the
 deviations that its coefficients have. Everything beside that path starts small and random. From torch's own weights the
 first thousands of steps pass in finding such a transform.
 
@@ -28,7 +28,7 @@ _DEVIATION = 0.25  # of pixels in [0, 1]
 _MID_GREY = 0.5
 _FINEST_STEP = 0.08  # of the quantiser at the highest rate, in units of pixels, for an orthonormal transform
 _TYPICAL_STEP = 2.0  # between rates 0 and 63, in units of the finest
-_LINEAR = 4.0  # deviations that pass the encoder's activations as they are
+_LINEAR = 6.0  # deviations that pass the encoder's activations as they are
 _SMALL = 0.03  # of what lies beside the linear path, against torch's own weights
 
 
@@ -90,10 +90,11 @@ def plan_stages(widths: tuple[int, ...], latent: int) -> list[Stage]:
 
 def _covariance(side: int) -> Float[Tensor, "pixels pixels"]:
     """Of the pixels of a square block: colours, rows, columns."""
-    places = torch.arange(side, dtype=torch.float64)
-    line = _CORRELATION ** (places[:, None] - places).abs()
+    line = torch.arange(side, dtype=torch.float64)
+    places = torch.cartesian_prod(line, line)
+    space = _CORRELATION ** torch.cdist(places, places)
     colours = torch.full((3, 3), _COLOUR_CORRELATION, dtype=torch.float64).fill_diagonal_(1.0)
-    return _DEVIATION**2 * torch.kron(colours, torch.kron(line, line))
+    return _DEVIATION**2 * torch.kron(colours, space)
 
 
 def _four(basis: Float[Tensor, "features pixels"], side: int) -> Float[Tensor, "features_4 pixels_4"]:

@@ -11,14 +11,16 @@ _LATENT = 192
 _TRUNKS = {"l": (192, 192, 192, 192), "m": (128, 128, 192, 192), "s": (64, 64, 128, 192)}
 _PAIRS = ("ll", "ml", "sl", "lm", "ls", "mm", "ss", "ms")  # the encoder's letter comes first
 
-# The trunks keep the public ratios 1 : 2/3 : (1/3, 1/3, 2/3). All latents stay, for fewer cap the quality (48 widths
-# of 8 x 8 pixels carry the numbers of 192 latents of 16 x 16); the widths inside the priors give way instead.
+# The trunks keep the public ratios 1 : 2/3 : (1/3, 1/3, 2/3), but spend the same at every resolution: wide where pixels
+# are few. More latents than the public networks have, for fewer cap the quality of a trunk so narrow; the widths inside
+# the priors give way instead.
+_NARROW_LATENT = 256
 _NARROW_TRUNKS = {
-    "narrow-large": (48, 48, 48, _LATENT),
-    "narrow-medium": (32, 32, 48, _LATENT),
-    "narrow-small": (16, 16, 32, _LATENT),
+    "narrow-large": (24, 48, 96, _NARROW_LATENT),
+    "narrow-medium": (16, 32, 96, _NARROW_LATENT),
+    "narrow-small": (8, 16, 64, _NARROW_LATENT),
 }
-_NARROW_PRIORS = 0.25
+_NARROW_PRIORS = 0.2
 
 
 def _public(encoder: str, decoder: str) -> EVCConfig:
@@ -31,7 +33,7 @@ PRESETS: dict[str, EVCConfig] = {
     "small": _public("s", "s"),
     **{pair: _public(*pair) for pair in _PAIRS},
     **{
-        name: EVCConfig(latent=_LATENT, encoder=trunk, decoder=trunk, priors=_NARROW_PRIORS)
+        name: EVCConfig(latent=_NARROW_LATENT, encoder=trunk, decoder=trunk, priors=_NARROW_PRIORS)
         for name, trunk in _NARROW_TRUNKS.items()
     },
 }

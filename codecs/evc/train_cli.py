@@ -129,7 +129,9 @@ def _prepare(options: TrainOptions) -> dict[str, Any]:
 
     from ...profiling._environment import environment_of, find_device
     from ...profiling._inputs import ProfilingError
+    from .._memory import keep_freed_memory
 
+    keep_freed_memory()  # saves a sixth of the time of a step on a CPU
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     try:
