@@ -1,7 +1,7 @@
 """Weights from which EVC learns fast: at the start it is a linear transform codec.
 
-Encoder and decoder begin as the Karhunen-Loeve transform of a textbook picture (an isotropic
-random field with correlated colours), built up over the three resolutions as far as the widths allow, and the priors begin with the
+Encoder and decoder begin as the Karhunen-Loeve transform of a textbook picture (an isotropic random field with
+correlated colours), built up over the three resolutions as far as the widths allow, and the priors begin with the
 deviations that its coefficients have. Everything beside that path starts small and random. From torch's own weights the
 first thousands of steps pass in finding such a transform.
 

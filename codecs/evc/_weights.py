@@ -23,7 +23,7 @@ _STAGES = {  # which of the widths (c2, c4, c8) the blocks have
     "enc": {"0": 0, "1": 0, "2": 1, "3": 1, "4": 2, "5": 2},
     "dec": {"1": 2, "2": 2, "3": 1, "4": 1, "5": 0, "6": 0},
 }
-_PRIOR_SHARES = (0.125, 0.25, 0.5, 1.0)  # the narrower the network that weights are loaded into, the faster
+_PRIOR_SHARES = (0.1, 0.2, 0.5, 1.0)  # the narrower the network that weights are loaded into, the faster
 _CHECKPOINT_SUFFIXES = (".tar", ".pth", ".pt")
 
 

@@ -18,10 +18,10 @@ def groups():
 
 def test_the_plan_takes_trunks_from_the_student_and_a_fraction_of_the_priors(groups):
     plan = make_plan(groups, build_preset("narrow-small"), 0.5)
-    assert plan.keep["enc.0.conv1"] == 16
-    assert plan.keep["dec.1.conv"] == 32
+    assert plan.keep["enc.0.conv1"] == 8
+    assert plan.keep["dec.1.conv"] == 64
     assert plan.keep["hyper_enc.1"] == 24
-    assert plan.keep["enc.6"] == groups["enc.6"].width == 96  # the 192 latents stay, in pairs that a chunk ties
+    assert plan.keep["enc.6"] == groups["enc.6"].width == 128  # the 256 latents stay, in pairs that a chunk ties
 
 
 def test_a_fraction_of_one_leaves_the_priors_alone(groups):

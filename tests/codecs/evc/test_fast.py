@@ -166,7 +166,7 @@ def test_half_precision_is_close(dtype: torch.dtype, error: float) -> None:
     (cost,) = half_precision_cost(codec, [x[0]], dtype=dtype, rates=[63])
     quality = -10 * (codec(x, codec.rate_to_q_scale(63)).x_hat.clamp(0, 1) - x).square().mean().log10().item()
     assert error < cost.error < 120
-    assert abs(cost.loss) < 0.01
+    assert abs(cost.loss) < 0.03
     assert cost.psnr == pytest.approx(quality, abs=1e-4)
 
 

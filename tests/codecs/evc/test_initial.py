@@ -1,5 +1,7 @@
 """A new network is a transform codec."""
 
+import math
+
 import pytest
 import torch
 from maskdecay.codecs.evc import EVC, EVCConfig, build_preset
@@ -21,9 +23,11 @@ def test_narrow_stages_keep_the_largest_deviations() -> None:
 
 
 def test_latents_are_in_steps_of_pixels() -> None:
-    # The first coefficient is nearly the sum of 16x16x3 pixels / sqrt(768), in steps of 0.08. By hand: a row of 16 has
-    # 1 + 2 * sum of (1 - k/16) * 0.95^k = 12.41 times a pixel's variance in that sum, and three colours have 2.8 times.
-    deviation = 0.25 * 2.8**0.5 * 12.41 / 0.08
+    # The first coefficient is nearly the sum of 16x16x3 pixels / sqrt(768), in steps of 0.08. A pixel's variance counts
+    # as often as pixels are alike: the sum over all pairs of pixels, per pixel; three colours have 2.8 times that.
+    places = [(row, column) for row in range(16) for column in range(16)]
+    alike = sum(0.95 ** math.dist(one, other) for one in places for other in places) / 256
+    deviation = 0.25 * (2.8 * alike) ** 0.5 / 0.08
     assert plan_stages((12, 48, 192), 192)[-1].deviations[0].item() == pytest.approx(deviation, rel=0.02)
 
 

@@ -41,8 +41,8 @@ def test_published_parameter_counts(preset: str, millions: float) -> None:
 
 @pytest.mark.parametrize("size", ["large", "medium", "small"])
 def test_narrow_family_keeps_the_public_ratios(size: str) -> None:
-    trunk, public = PRESETS[f"narrow-{size}"].decoder, PRESETS[size].decoder
-    assert [width / 48 for width in trunk[:3]] == [width / 192 for width in public[:3]]
+    trunk, large, public = PRESETS[f"narrow-{size}"].decoder, PRESETS["narrow-large"].decoder, PRESETS[size].decoder
+    assert [a / b for a, b in zip(trunk[:3], large[:3], strict=True)] == [width / 192 for width in public[:3]]
 
 
 def test_built_networks_are_in_evaluation_mode_and_seeded() -> None:
