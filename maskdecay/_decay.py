@@ -50,7 +50,8 @@ class MaskDecay:
         schedule: "constant", or the ramps "linear" and "cosine", of strength and shares up to the deadline.
         select: "fixed" chooses once, here; "rerank" or a `Rerank` chooses anew while training.
         importance: what `masks.scores` ranks by. Of equal channels the highest index goes. "taylor" needs
-            gradients, here and (with "rerank") in `step()`: call that before `optimizer.zero_grad()`.
+            gradients, here and (with "rerank") in `step()`: call that before `optimizer.zero_grad()`. "fisher" needs
+            some `masks.observe()` before.
         deadline: where in 0..1 of the steps resistance starts to be cut off.
 
     Raises:

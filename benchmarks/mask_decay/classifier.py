@@ -167,12 +167,22 @@ class ClassifierTask:
                 after_step()
         model.eval()
 
-    def add_gradients(self, model: nn.Module, seed: int) -> None:
-        """Leaves the gradient of eight batches' mean loss, with the statistics of evaluation."""
+    def add_gradients(self, model: nn.Module, seed: int, after_batch: AfterStep | None = None) -> None:
+        """Leaves the gradient of 16 batches' loss, with the statistics of evaluation."""
         generator = torch.Generator().manual_seed(seed)
         model.eval()
-        for _ in range(8):
-            (self._loss(model, generator) / 8).backward()
+        parameters = list(model.parameters())
+        sums = [torch.zeros_like(p) for p in parameters]
+        for _ in range(16):
+            model.zero_grad(set_to_none=True)
+            self._loss(model, generator).backward()
+            if after_batch is not None:
+                after_batch()
+            for total, parameter in zip(sums, parameters, strict=True):
+                if parameter.grad is not None:
+                    total += parameter.grad
+        for total, parameter in zip(sums, parameters, strict=True):
+            parameter.grad = total
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, Any]:

@@ -138,20 +138,22 @@ class CodecTask:
         assert isinstance(model, EVC)
         train(model, self.images("train"), self._config(stage, seed), extra_loss=extra_loss, after_step=after_step)
 
-    def add_gradients(self, model: nn.Module, seed: int) -> None:
-        """Leaves the gradient of the training loss of 16 batches, by a training whose learning rate is next to 0."""
+    def add_gradients(self, model: nn.Module, seed: int, after_batch: AfterStep | None = None) -> None:
+        """Leaves the gradient of the training loss of 48 batches, by a training whose learning rate is next to 0."""
         assert isinstance(model, EVC)
         torch.manual_seed(seed)
         parameters = [p for p in model.parameters() if p.requires_grad]
         sums = [torch.zeros_like(p) for p in parameters]
 
         def collect() -> None:
+            if after_batch is not None:
+                after_batch()
             for total, parameter in zip(sums, parameters, strict=True):
                 if parameter.grad is not None:
                     total += parameter.grad
 
         weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        still = Stage(steps=16, learning_rate=1e-12, final=1.0, warmup=0.0)
+        still = Stage(steps=48, learning_rate=1e-12, final=1.0, warmup=0.0)
         train(model, self.images("train"), self._config(still, seed), after_step=collect)
         model.load_state_dict(weights)
         for total, parameter in zip(sums, parameters, strict=True):

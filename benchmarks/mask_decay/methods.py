@@ -29,6 +29,7 @@ class Job:
         plan: widths of the student.
         strength: factor on the method's penalty; methods without one ignore it.
         seed: of batches.
+        importance: what channels are chosen by, where the method's name does not say it; see `md.Masks.scores`.
     """
 
     task: Task
@@ -36,6 +37,7 @@ class Job:
     plan: md.Plan
     strength: float
     seed: int
+    importance: str = "weight_norm"
 
     @property
     def stages(self) -> tuple[Stage, Stage]:
@@ -46,11 +48,10 @@ class Job:
 Method = Callable[[Job], nn.Module]
 
 
-def decay(job: Job, *, loss: str, select: str = "fixed", importance: str = "weight_norm") -> nn.Module:
+def decay(job: Job, *, loss: str, select: str = "fixed", importance: str | None = None) -> nn.Module:
     """`MaskDecay` as shipped, with one of the sparsity losses; `none` leaves the work to its proximal step."""
     masks = md.insert_masks(job.model, job.plan)
-    if importance == "taylor":
-        job.task.add_gradients(job.model, job.seed)
+    importance = look(job, masks, importance)
     strength, kind = (0.0, "evc") if loss == "none" else (job.strength, loss)
     steps = job.stages[0].steps
     decaying = md.MaskDecay(masks, steps=steps, loss=kind, strength=strength, select=select, importance=importance)
@@ -64,7 +65,7 @@ def decay(job: Job, *, loss: str, select: str = "fixed", importance: str = "weig
 def plain_schedule(job: Job) -> nn.Module:
     """Multiplies the chosen channels by a factor that falls evenly from 1 to 0; masks neither train nor are pulled."""
     masks = md.insert_masks(job.model, job.plan)
-    gone = least_channels(masks)
+    gone = least_channels(masks, look(job, masks))
     for mask in masks.values():
         mask.requires_grad_(False)
     steps, done = job.stages[0].steps, 0
@@ -91,7 +92,7 @@ def alone(job: Job, *, loss: str) -> nn.Module:
     Kept masks are held at 1, as in `MaskDecay`, so that its proximal step is the only difference.
     """
     masks = md.insert_masks(job.model, job.plan)
-    gone = least_channels(masks)
+    gone = least_channels(masks, look(job, masks))
 
     def penalty() -> Tensor:
         return job.strength * md.sparsity_loss(torch.cat([masks[n][channels] for n, channels in gone.items()]), loss)
@@ -124,8 +125,7 @@ def slimming(job: Job, *, loss: str) -> nn.Module:
 def one_shot(job: Job, *, importance: str) -> nn.Module:
     """Cuts at once, before any further training; both stages are fine-tuning."""
     masks = md.insert_masks(job.model, job.plan)
-    if importance == "taylor":
-        job.task.add_gradients(job.model, job.seed)
+    look(job, masks, importance)
     masks.collapse(importance)
     job.model.zero_grad(set_to_none=True)
     student = md.shrink(job.model, masks)
@@ -134,7 +134,15 @@ def one_shot(job: Job, *, importance: str) -> nn.Module:
     return student
 
 
-def least_channels(masks: md.Masks, importance: str = "weight_norm") -> dict[str, Tensor]:
+def look(job: Job, masks: md.Masks, importance: str | None = None) -> str:
+    """Shows the masks what an importance (the job's by default) needs to see, and returns its name."""
+    importance = importance or job.importance
+    if importance in ("taylor", "fisher"):
+        job.task.add_gradients(job.model, job.seed, masks.observe)
+    return importance
+
+
+def least_channels(masks: md.Masks, importance: str) -> dict[str, Tensor]:
     """Returns the positions of the channels that the plan drops, by group, least important first."""
     return lowest(masks.scores(importance), masks.keep)
 
@@ -170,6 +178,7 @@ def methods() -> dict[str, Method]:
 
     return {
         **{f"decay-{loss}": partial(decay, loss=loss) for loss in ("none", *LOSSES)},
+        "decay-evc-norm": partial(decay, loss="evc", importance="weight_norm"),
         "decay-evc-taylor": partial(decay, loss="evc", importance="taylor"),
         "decay-evc-rerank": partial(decay, loss="evc", select="rerank"),
         "schedule": plain_schedule,
@@ -177,6 +186,7 @@ def methods() -> dict[str, Method]:
         **{f"slimming-{loss}": partial(slimming, loss=loss) for loss in LOSSES},
         "magnitude": partial(one_shot, importance="weight_norm"),
         "taylor": partial(one_shot, importance="taylor"),
+        "fisher": partial(one_shot, importance="fisher"),
         **{f"tp-{kind}": partial(library_pruner, kind=kind) for kind in PRUNERS},
     }
 

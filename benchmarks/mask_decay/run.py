@@ -124,19 +124,20 @@ def run_all(
                 say(f"skip: {error}")
                 continue
             start = time.perf_counter()
-            data = execute(task, step, strength, folder)
+            importance = config.get("importance", "weight_norm")
+            data = execute(task, step, strength, folder, importance)
             data["seconds"] = round(time.perf_counter() - start, 2)
-            data["config"] = {key: config[key] for key in ("task", "budget")}
+            data["config"] = {**{key: config[key] for key in ("task", "budget")}, "importance": importance}
             write(path_of(folder, step), {**describe(step), **data, **surroundings(command_line())})
             made.append(step.name)
             say(f"{step.name}: {data['seconds']:.0f} s, {_brief(data)}")
     return made
 
 
-def execute(task: Task, run: Run, strength: float | None, folder: Path) -> dict[str, Any]:
+def execute(task: Task, run: Run, strength: float | None, folder: Path, importance: str) -> dict[str, Any]:
     """Trains and judges one network; returns what its file says of it, without time and machine."""
     torch.manual_seed(run.seed)
-    steps, model, keep = _train(task, run, strength, folder)
+    steps, model, keep = _train(task, run, strength, folder, importance)
     splits = ("val",) if run.tuned is not None else ("val", "test")
     judged = {split: task.evaluate(model, split) for split in splits}
     return {
@@ -149,7 +150,9 @@ def execute(task: Task, run: Run, strength: float | None, folder: Path) -> dict[
     }
 
 
-def _train(task: Task, run: Run, strength: float | None, folder: Path) -> tuple[int, nn.Module, dict[str, int]]:
+def _train(
+    task: Task, run: Run, strength: float | None, folder: Path, importance: str
+) -> tuple[int, nn.Module, dict[str, int]]:
     """Returns the optimizer steps of this network, teacher included, the network, and the widths it narrowed."""
     budget = task.budget
     if run.arm in TEACHERS:
@@ -168,7 +171,14 @@ def _train(task: Task, run: Run, strength: float | None, folder: Path) -> tuple[
         task.fit(model, budget.from_scratch(steps), run.seed)
         return steps, model, keep
     teacher = md.load(_weights(folder, _half_teacher(run)), lambda: task.teacher(run.seed))
-    job = Job(task=task, model=teacher, plan=plan, strength=strength or 0.0, seed=run.seed + SEED_GAP)
+    job = Job(
+        task=task,
+        model=teacher,
+        plan=plan,
+        strength=strength or 0.0,
+        seed=run.seed + SEED_GAP,
+        importance=importance,
+    )
     if run.arm not in methods():
         raise ValueError(f"there is no arm {run.arm!r}; there are {', '.join(('scratch', *TEACHERS, *methods()))}")
     return budget.steps, methods()[run.arm](job), keep

@@ -121,8 +121,14 @@ class Task(Protocol):
         """
         ...
 
-    def add_gradients(self, model: nn.Module, seed: int) -> None:
-        """Leaves the training loss's gradient, summed over some batches, in the parameters."""
+    def add_gradients(self, model: nn.Module, seed: int, after_batch: AfterStep | None = None) -> None:
+        """Leaves the training loss's gradient, summed over some batches, in the parameters.
+
+        Args:
+            model: masked; it is not changed.
+            seed: of batches.
+            after_batch: called while the parameters hold the gradient of one batch.
+        """
         ...
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import maskdecay as md
 from ._network import EVC
 from ._presets import build_preset
 
+IMPORTANCES = ("fisher", "weight_norm")
 _PRIORS = ("hyper_*", "y_*")
 
 
@@ -27,6 +28,7 @@ class StudentConfig:
         loss: kind of `md.sparsity_loss`.
         strength: factor on it.
         decay_share: of the training with float priors, spent while masks decay; the rest is fine-tuning.
+        importance: by which channels are chosen, one of `IMPORTANCES`; see `md.Masks.scores`.
 
     Raises:
         ValueError: widths are not given exactly once, or a value is out of range.
@@ -39,6 +41,7 @@ class StudentConfig:
     loss: str = "evc"
     strength: float = 1.0
     decay_share: float = 0.5
+    importance: str = "fisher"
 
     def __post_init__(self) -> None:
         given = [name for name in ("preset", "plan", "macs") if getattr(self, name) is not None]
@@ -52,6 +55,8 @@ class StudentConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name}={value} must be a share in (0, 1]")
+        if self.importance not in IMPORTANCES:
+            raise ValueError(f"importance={self.importance!r} is none of {', '.join(IMPORTANCES)}")
         if not 0 < self.decay_share < 1 or self.strength < 0:
             raise ValueError(
                 f"decay_share={self.decay_share} must lie in (0, 1) and strength={self.strength} not be negative"

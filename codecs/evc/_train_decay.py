@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,9 +10,16 @@ from torch import Tensor
 
 import maskdecay as md
 
+from ._crops import CropSampler
 from ._network import EVC
+from ._rates import MAX_RATE
 from ._students import StudentConfig, plan_student
+from ._train_config import TrainConfig
+from ._train_objective import Objective
+from ._train_processes import Processes
 
+OBSERVED = 64
+"""Batches whose gradients tell which channels matter."""
 _NEST = "decay"
 
 
@@ -22,12 +30,18 @@ class Decaying:
         network: a trained network with float priors; gets masks.
         config: which student, and how hard masks are pulled.
         steps: that the stage will have; an estimate where seconds end it.
+        observe: shows the masks gradients, by which channels may be chosen.
     """
 
-    def __init__(self, network: EVC, config: StudentConfig, steps: int) -> None:
+    def __init__(self, network: EVC, config: StudentConfig, steps: int, observe: Callable[[md.Masks], object]) -> None:
         self.network, self.steps = network, steps
         self.masks = md.insert_masks(network, plan_student(network, config))
-        self.decay = md.MaskDecay(self.masks, steps=steps, loss=config.loss, strength=config.strength)
+        if config.importance == "fisher":
+            observe(self.masks)
+        self.decay = md.MaskDecay(
+            self.masks, steps=steps, loss=config.loss, strength=config.strength, importance=config.importance
+        )
+        network.zero_grad(set_to_none=True)
         self.taken = 0
 
     def step(self, fraction: float) -> None:
@@ -63,6 +77,23 @@ class Decaying:
     def _take(self) -> None:
         self.taken += 1
         self.decay.step()
+
+
+def observe_channels(
+    masks: md.Masks, network: EVC, images: Sequence[Tensor], config: TrainConfig, processes: Processes
+) -> None:
+    """Show the masks the gradients of some batches, of all processes, without a change of the weights."""
+    device = processes.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        generator = torch.Generator().manual_seed(config.seed + processes.rank)
+        torch.manual_seed(config.seed + processes.rank)
+        sampler = CropSampler(images, config.crop, generator)
+        objective = processes.wrap(Objective(network.train(), config.lambdas))
+        for _ in range(OBSERVED):
+            rates = torch.rand(config.batch_size, generator=generator) * MAX_RATE
+            network.zero_grad(set_to_none=True)
+            objective(sampler.batch(config.batch_size).to(device), rates.to(device)).loss.backward()
+            masks.observe()
 
 
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

@@ -73,6 +73,10 @@ class TrainOptions:
     decay_share: Annotated[
         float, typer.Option(help="Of the time before exact priors; the rest: fine-tuning.", rich_help_panel=_STUDENT)
     ] = 0.5
+    importance: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Chooses channels: fisher, weight_norm.", rich_help_panel=_STUDENT),
+    ] = "fisher"
     device: Annotated[
         str, typer.Option(help="Where the network is trained: cpu, cuda, ...", rich_help_panel=_RUNNING)
     ] = "cpu"
@@ -148,6 +152,7 @@ class TrainOptions:
             loss=self.loss,
             strength=self.strength,
             decay_share=self.decay_share,
+            importance=self.importance,
         )
 
     def settings(self) -> dict[str, Any]:

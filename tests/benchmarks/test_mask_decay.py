@@ -68,9 +68,11 @@ class Tiny:
                 after_step()
         model.eval()
 
-    def add_gradients(self, model, seed):
+    def add_gradients(self, model, seed, after_batch=None):
         x = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
         (model(x) - x).square().mean().backward()
+        if after_batch is not None:
+            after_batch()
 
     @torch.no_grad()
     def evaluate(self, model, split):
@@ -102,14 +104,17 @@ def widths(model):
 
 ARMS = (
     "decay-none", "decay-evc", "decay-l1", "decay-l2", "decay-log_sum", "decay-transformed_l1", "decay-evc-taylor",
-    "decay-evc-rerank", "schedule", "alone-evc", "alone-l2", "slimming-l1", "magnitude", "taylor", "tp-groupnorm",
-    "tp-bnscale", "tp-growing",
+    "decay-evc-rerank", "decay-evc-norm", "schedule", "alone-evc", "alone-l2", "slimming-l1", "magnitude", "taylor",
+    "fisher", "tp-groupnorm", "tp-bnscale", "tp-growing",
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("importance", ["weight_norm", "fisher"])
 @pytest.mark.parametrize("arm", ARMS)
-def test_every_arm_ends_at_the_planned_widths_and_spends_half_of_the_budget(lab, task, arm):
-    job = lab.methods.Job(task=task, model=task.teacher(1), plan=task.plan("small"), strength=0.05, seed=5)
+def test_every_arm_ends_at_the_planned_widths_and_spends_half_of_the_budget(lab, task, arm, importance):
+    job = lab.methods.Job(
+        task=task, model=task.teacher(1), plan=task.plan("small"), strength=0.05, seed=5, importance=importance
+    )
     student = lab.methods.methods()[arm](job)
     assert widths(student) == [3, 2, 3]
     assert not any(torch.nn.utils.parametrize.is_parametrized(m) for m in student.modules())

@@ -228,6 +228,27 @@ def test_taylor_collapse_drops_what_the_loss_misses_least():
     assert masks["0"].tolist() == [1, 1, 0, 0]  # of the two with 22 the last goes
 
 
+def test_fisher_adds_squares_over_batches_where_first_orders_cancel():
+    net, masks = masked_linear([1.0, 2.0, 3.0, 4.0], [5.0, -1.0, 0.5, 1.0])
+    with torch.no_grad():
+        masks["0"][3] = 0.5
+    for target in (1.0, 12.0):  # the output is 5 - 2 + 1.5 + 2 = 6.5: its gradients are 11 and -11
+        net.zero_grad()
+        (net(torch.ones(1, 1)) - target).square().sum().backward()
+        masks.observe()
+    assert masks.scores("fisher")["0"].tolist() == pytest.approx([2**0.5 * x for x in (55, 22, 16.5, 22)])
+    masks.collapse("fisher")
+    assert masks["0"].tolist() == [1, 1, 0, 0]
+
+
+def test_fisher_wants_batches():
+    _, masks = masked_linear([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"no batch was observed; for 'fisher' call masks\.observe\(\)"):
+        masks.scores("fisher")
+    with pytest.raises(ValueError, match=r"mask '0' has no gradient; run loss\.backward\(\)"):
+        masks.observe()
+
+
 def test_of_equal_channels_the_last_go():
     _, masks = masked_linear([1.0] * 5, [1.0] * 5, keep=3)
     masks.collapse()

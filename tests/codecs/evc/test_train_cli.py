@@ -101,8 +101,8 @@ def test_the_record_tells_the_origin(finished: Path) -> None:
     assert record["command"] == (
         f"maskdecay evc train {finished / 'photos'} --output {finished / 'w.safetensors'} --preset tiny --steps 4 "
         "--batch 1 --crop 64 --lr 0.004 --trunk-share 0.05 --optimizer adamw --ema 0.0 --seed 0 --exact --loss evc "
-        "--strength 1.0 --decay-share 0.5 --device cpu --threads 1 --precision float32 --checkpoint-every 5.0 "
-        "--validate-every 10.0"
+        "--strength 1.0 --decay-share 0.5 --importance fisher --device cpu --threads 1 --precision float32 "
+        "--checkpoint-every 5.0 --validate-every 10.0"
     )
     assert (record["preset"], record["exact"], record["steps"]) == ("tiny", True, 4)
     assert record["stages"] == {"training": 3, "fine-tuning exact priors": 1}
