@@ -44,16 +44,29 @@ class Stage(NamedTuple):
 
 @torch.no_grad()
 def initialise(network: EVC) -> None:
-    """Set the weights of a new network; those that are not named keep torch's own random ones."""
-    encoder, decoder, latent = network.enc, network.dec, network.config.latent
+    """Set the weights of a network of any widths, pruned ones too; those that are not named keep what they are."""
+    encoder, decoder, latent = network.enc, network.dec, network.q_basic.shape[1]
     for module in (*encoder.modules(), *decoder.modules()):
         if isinstance(module, TrunkSpatialMix):
             _make_small(module.conv2[0])
         elif isinstance(module, ChannelMix):
             _make_small(module.conv[2])
-    _fill_encoder(encoder, plan_stages(network.config.encoder[:3], latent))
-    _fill_decoder(decoder, plan_stages(network.config.decoder[:3], latent))
-    _fill_priors(network, plan_stages(network.config.encoder[:3], latent)[-1].deviations)
+    analysis = plan_stages(_encoder_widths(encoder), latent)
+    _fill_encoder(encoder, analysis)
+    _fill_decoder(decoder, plan_stages(_decoder_widths(decoder), latent))
+    _fill_priors(network, analysis[-1].deviations)
+
+
+def _encoder_widths(encoder: nn.Sequential) -> tuple[int, ...]:
+    """What passes each block on the way through its convolutions; inside, a pruned one may be narrower than outside."""
+    layers = [
+        (encoder.get_parameter(f"{i}.conv1.weight"), encoder.get_parameter(f"{i}.conv2.weight")) for i in (0, 2, 4)
+    ]
+    return tuple(min(len(first), len(second)) for first, second in layers)
+
+
+def _decoder_widths(decoder: nn.Sequential) -> tuple[int, ...]:
+    return tuple(len(decoder.get_parameter(f"{index}.upsample.0.weight")) // 4 for index in (5, 3, 1))
 
 
 def _make_small(layer: nn.Module) -> None:
@@ -167,7 +180,7 @@ def _put_shuffle(weight: Tensor, bias: Tensor, matrix: Float[Tensor, "inputs_4 o
 
 def _fill_priors(network: EVC, deviations: Float[Tensor, " coefficients"]) -> None:
     """Start with steps of 1, means of 0 and the coefficients' own deviations."""
-    latent = network.config.latent
+    latent = network.q_basic.shape[1]
     scales = torch.ones(latent)
     scales[: len(deviations)] = (deviations / _TYPICAL_STEP).clamp(min=0.2)
     fused = network.y_prior_fusion.get_parameter("1.block.0.conv2.bias")

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 from maskdecay.codecs.evc import EVC, EVCConfig, build_preset
-from maskdecay.codecs.evc._initial import plan_stages
+from maskdecay.codecs.evc._initial import initialise, plan_stages
+
+import maskdecay as md
 
 
 def test_stages_that_lose_nothing_are_inverse() -> None:
@@ -53,3 +55,17 @@ def test_every_width_can_be_built() -> None:
     for widths in ((1, 1, 1, 2), (4, 4, 6, 2), (20, 3, 5, 2), (3, 60, 250, 2)):
         network = EVC(EVCConfig(latent=2, encoder=widths, decoder=(2, 5, 1, 2)))
         assert all(parameter.isfinite().all() for parameter in network.parameters())
+
+
+@torch.no_grad()
+def test_a_network_pruned_unevenly_can_begin_anew() -> None:
+    network = EVC(EVCConfig(latent=32, encoder=(24, 24, 32, 32), decoder=(24, 24, 32, 32), priors=0.25)).eval()
+    example = torch.rand(1, 3, 64, 64)
+    groups = md.find_groups(network, example)
+    keep = {"enc.0.conv1": 14, "enc.0.conv2": 16, "dec.5.conv": 18}
+    masks = md.insert_masks(network, md.Plan(groups=groups, keep=keep))
+    masks.collapse()
+    student = md.shrink(network, masks, example_inputs=example)
+    initialise(student)
+    grey = torch.full((1, 3, 128, 128), 0.5)
+    assert (student.decode(student.encode(grey)) - grey).abs().max() < 0.05
