@@ -33,7 +33,7 @@ from tabulate import tabulate
 
 RATES = (0, 21, 42, 63)
 PRIORS = ("hyper_dec", "y_prior_fusion", "y_spatial_prior")
-TUNING = {"learning_rate": 5e-4, "warmup": 0.0, "seed": 1}
+TUNING = {"batch_size": 8, "crop": 64, "learning_rate": 5e-4, "warmup": 0.0, "seed": 1}
 
 
 def score(codec: EVC, samples: SampleImages) -> tuple[float, float, float]:
@@ -113,7 +113,7 @@ def main() -> None:
     if args.weights:
         codec.load_state_dict(load_file(args.weights))
     elif not args.time_only:
-        train(codec, sample_images().train, TrainConfig(steps=args.steps))
+        train(codec, sample_images().train, TrainConfig(steps=args.steps, batch_size=8, crop=64))
     if not args.time_only:
         print(costs(codec, args.tuning), "\n")
     print(times(codec, args.rounds))

@@ -111,7 +111,7 @@ def main() -> None:
     if args.weights:
         codec.load_state_dict(load_file(args.weights))
     else:
-        train(codec, samples.train, TrainConfig(steps=args.steps))
+        train(codec, samples.train, TrainConfig(steps=args.steps, batch_size=8, crop=64))
     images = [torch.cat([*samples.train[2 * i : 2 * i + 1], samples.held_out[i]], 2)[None] for i in range(2)]
     codecs = {"float32": codec, "integer": exact_priors(codec, samples.train)}
     names = ["1 thread", "2 threads", "channels_last", "mkldnn off", "batch of 4", "float64"]

@@ -22,6 +22,8 @@ from ._presets import build_preset
 from ._samples import sample_images
 from ._students import make_plan
 from ._train import TrainConfig, TrainStep, train
+from ._train_decay import observe_channels
+from ._train_processes import Processes
 from ._weights import bundled_names, load_network
 
 RATES = (0, 21, 42, 63)
@@ -31,6 +33,7 @@ _CROPS: dict[str, Any] = {
 }  # networks that are used to whole pictures unlearn them on small crops
 _TUNING = TrainConfig(seconds=1.0, learning_rate=1e-3, warmup=0.0, final_learning_rate=0.02, **_CROPS)
 _EXACT_LEARNING_RATE = 2e-4
+_OBSERVED = 24  # batches by which channels are chosen
 Progress = Callable[[str, float, str], object]
 """Told (stage, fraction done, what to show) now and then."""
 
@@ -191,9 +194,10 @@ def decay_masks(
     network: EVC, plan: md.Plan, photos: Sequence[Tensor], steps: int, seed: int, progress: Progress
 ) -> tuple[md.Masks, md.MaskDecay]:
     """Mask the network in place and train it while what the plan drops decays to exactly zero."""
-    masks = md.insert_masks(network, plan)
-    decay = md.MaskDecay(masks, steps=steps)
     config = TrainConfig(steps=steps, learning_rate=1e-3, final_learning_rate=0.5, warmup=0.05, seed=seed, **_CROPS)
+    masks = md.insert_masks(network, plan)
+    observe_channels(masks, network, photos, config, Processes(), batches=_OBSERVED)
+    decay = md.MaskDecay(masks, steps=steps, importance="fisher")
     train(
         network,
         photos,

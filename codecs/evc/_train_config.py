@@ -20,8 +20,8 @@ class TrainConfig:
         batch_size: crops per step.
         crop: side of the square crops in pixels.
         optimizer: "adamw", or "muon" for AdamW with Muon on the trunks' matrices and the smaller ones of the priors.
-        learning_rate: peak (a group's own `lr` wins). The default suits minutes on narrow networks; long trainings
-            at full width want 2e-4.
+        learning_rate: peak (a group's own `lr` wins). The default suits an hour or less on narrow networks; wide ones
+            and long trainings want less.
         trunk_share: of the learning rate, for encoder and decoder: they begin as a transform that large steps destroy,
             while the priors begin at random.
         weight_decay: of convolution weights, unless `parameters` are given.
@@ -38,11 +38,11 @@ class TrainConfig:
 
     steps: int | None = None
     seconds: int | float | None = None
-    batch_size: int = 8
-    crop: int = 64
+    batch_size: int = 4
+    crop: int = 256
     optimizer: str = "adamw"
-    learning_rate: float = 4e-3
-    trunk_share: float = 1.0
+    learning_rate: float = 2e-3
+    trunk_share: float = 0.075
     weight_decay: float = 0.0
     warmup: float = 0.05
     final_learning_rate: float = 0.02

@@ -80,7 +80,13 @@ class Decaying:
 
 
 def observe_channels(
-    masks: md.Masks, network: EVC, images: Sequence[Tensor], config: TrainConfig, processes: Processes
+    masks: md.Masks,
+    network: EVC,
+    images: Sequence[Tensor],
+    config: TrainConfig,
+    processes: Processes,
+    *,
+    batches: int = OBSERVED,
 ) -> None:
     """Show the masks the gradients of some batches, of all processes, without a change of the weights."""
     device = processes.device
@@ -89,7 +95,7 @@ def observe_channels(
         torch.manual_seed(config.seed + processes.rank)
         sampler = CropSampler(images, config.crop, generator)
         objective = processes.wrap(Objective(network.train(), config.lambdas))
-        for _ in range(OBSERVED):
+        for _ in range(batches):
             rates = torch.rand(config.batch_size, generator=generator) * MAX_RATE
             network.zero_grad(set_to_none=True)
             objective(sampler.batch(config.batch_size).to(device), rates.to(device)).loss.backward()

@@ -41,8 +41,8 @@ class TrainOptions:
     steps: Annotated[int | None, typer.Option(min=1, help="Steps in all; with --minutes, what comes first.")] = None
     batch: Annotated[int, typer.Option(min=1, help="Crops per step (and process).")] = 4
     crop: Annotated[int, typer.Option(min=1, help="Side of crops in pixels; best a multiple of 64.")] = 256
-    lr: Annotated[float, typer.Option(help="Peak learning rate; for public widths and long trainings, 2e-4.")] = 4e-3
-    trunk_share: Annotated[float, typer.Option(help="Of it, for encoder and decoder; more destroys them.")] = 0.05
+    lr: Annotated[float, typer.Option(help="Peak learning rate; less for wide networks and long trainings.")] = 2e-3
+    trunk_share: Annotated[float, typer.Option(help="Of it, for encoder and decoder; more destroys them.")] = 0.075
     optimizer: Annotated[str, typer.Option(metavar="NAME", help="adamw, or muon: dearer steps, but fewer of them.")] = (
         "adamw"
     )

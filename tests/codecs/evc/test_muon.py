@@ -133,7 +133,7 @@ def test_muon_trains_a_network() -> None:
     network = EVC(EVCConfig(latent=16, encoder=(8, 8, 8, 16), decoder=(8, 8, 8, 16)))
     image = torch.linspace(0, 1, 64).expand(3, 64, 64)
     losses: list[float] = []
-    config = TrainConfig(steps=30, batch_size=1, optimizer="muon", learning_rate=1e-2, weight_decay=0.01)
+    config = TrainConfig(steps=30, batch_size=1, crop=64, optimizer="muon", learning_rate=1e-2, weight_decay=0.01)
     report = train(network, [image], config, on_step=lambda step: losses.append(step.loss))
     assert report.skipped == 0
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])

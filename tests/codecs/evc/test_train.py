@@ -35,7 +35,7 @@ def image() -> torch.Tensor:
 
 
 def config(**changes: Any) -> TrainConfig:
-    return TrainConfig(**({"steps": 3, "batch_size": 2, "crop": 64} | changes))
+    return TrainConfig(**({"steps": 3, "batch_size": 2, "crop": 64, "learning_rate": 4e-3} | changes))
 
 
 def test_loss_by_hand() -> None:

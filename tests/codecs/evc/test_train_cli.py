@@ -100,7 +100,7 @@ def test_the_record_tells_the_origin(finished: Path) -> None:
     record = read_record(finished / "w.safetensors")
     assert record["command"] == (
         f"maskdecay evc train {finished / 'photos'} --output {finished / 'w.safetensors'} --preset tiny --steps 4 "
-        "--batch 1 --crop 64 --lr 0.004 --trunk-share 0.05 --optimizer adamw --ema 0.0 --seed 0 --exact --loss evc "
+        "--batch 1 --crop 64 --lr 0.002 --trunk-share 0.075 --optimizer adamw --ema 0.0 --seed 0 --exact --loss evc "
         "--strength 1.0 --decay-share 0.5 --importance fisher --device cpu --threads 1 --precision float32 "
         "--checkpoint-every 5.0 --validate-every 10.0"
     )
@@ -153,7 +153,7 @@ def test_training_goes_on_from_exact_priors(finished: Path) -> None:
     network = load_network(finished / "w.safetensors")
     assert is_exact(network)
     images = read_training_images(finished / "photos", 64).images
-    config = TrainConfig(steps=2, batch_size=1)
+    config = TrainConfig(steps=2, batch_size=1, crop=64)
     with pytest.raises(ValueError, match="exact already and cannot become floats"):
         train_stages(network, images, config, exact=False)
     trained = train_stages(network, images, config)
@@ -265,7 +265,7 @@ def test_an_interrupt_keeps_a_checkpoint(train: Run, folder: Path, monkeypatch: 
     assert "is there already, of a training that was stopped; give --resume or --overwrite" in refused(train, *words)
     assert "--resume and --overwrite exclude" in refused(train, *words, "--resume", "--overwrite")
     told = refused(train, *words, "--resume", "--lr", 0.1)
-    assert "of other settings: --lr was 0.004, now 0.1. Give the same, or --overwrite to start anew" in told
+    assert "of other settings: --lr was 0.002, now 0.1. Give the same, or --overwrite to start anew" in told
     status, out, _ = train(*words, "--resume")
     assert (status, "4 steps in" in out) == (0, True)
     assert train(folder, "-o", "v.safetensors", *QUICK, "--no-exact")[0] == 0
@@ -309,7 +309,7 @@ def test_progress_is_that_of_the_whole(folder: Path, tiny: EVC) -> None:
     told: list[Progress] = []
     images = read_training_images(folder, 64).images
     hooks = Hooks(on_progress=told.append)
-    trained = train_stages(copy.deepcopy(tiny), images, TrainConfig(steps=10, batch_size=1), hooks=hooks)
+    trained = train_stages(copy.deepcopy(tiny), images, TrainConfig(steps=10, batch_size=1, crop=64), hooks=hooks)
     assert trained.stage_steps == {"training": 8, "fine-tuning exact priors": 2}
     assert [now.stage for now in told] == 8 * ["training"] + 2 * ["fine-tuning exact priors"]
     assert [now.fraction for now in told] == pytest.approx([*(0.85 * k / 8 for k in range(1, 9)), 0.925, 1.0])
