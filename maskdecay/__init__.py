@@ -6,6 +6,7 @@ channels, and get a small network that is proven equal to the masked one.
 
 from ._decay import MaskDecay
 from ._decay_config import DecayConfig, Rerank
+from ._ensemble import ResidualEnsemble
 from ._files import load, save
 from ._find import find_groups
 from ._groups import Group, Groups, Slice
@@ -24,6 +25,7 @@ __all__ = [
     "Masks",
     "Plan",
     "Rerank",
+    "ResidualEnsemble",
     "Slice",
     "Trajectory",
     "find_groups",
