@@ -14,6 +14,7 @@ from ._losses import sparsity_loss
 from ._masks import Masks, insert_masks
 from ._optim import parameter_groups
 from ._plan import Plan
+from ._repeated_decay import GrowthStage, grow_ensemble
 from ._shrink import shrink
 from ._trajectory import Trajectory
 
@@ -21,6 +22,7 @@ __all__ = [
     "DecayConfig",
     "Group",
     "Groups",
+    "GrowthStage",
     "MaskDecay",
     "Masks",
     "Plan",
@@ -29,6 +31,7 @@ __all__ = [
     "Slice",
     "Trajectory",
     "find_groups",
+    "grow_ensemble",
     "insert_masks",
     "load",
     "parameter_groups",

@@ -1,0 +1,181 @@
+"""Training by repeated decay: one large network becomes an ensemble of small ones, branch after branch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ._decay import MaskDecay
+from ._decay_config import DecayConfig
+from ._ensemble import ResidualEnsemble
+from ._masks import Masks, insert_masks
+from ._plan import Plan
+from ._shrink import shrink
+
+_BY_GRADIENTS = ("fisher", "taylor")
+_ENOUGH = 0.9  # of a decay's steps: a trainer may skip some whose loss is not finite
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowthStage:
+    """What a training hook of `grow_ensemble` is asked to do.
+
+    Args:
+        kind: `learn`: the newest branch, still large, learns the residual. `decay`: its masks decay meanwhile.
+            `tune`: it is small now. `joint`: all branches, at all depths.
+        branch: index of the newest branch, from 0.
+        steps: optimizer steps, where the stage needs a number of them (`decay`); None leaves it to the hook.
+        extra_loss: call it for a term to add to the loss of every step; 0 in stages without masks.
+        after_step: call it after every optimizer step, before the gradients are set to zero.
+    """
+
+    kind: Literal["learn", "decay", "tune", "joint"]
+    branch: int
+    steps: int | None = None
+    extra_loss: Callable[[], Tensor] = lambda: torch.zeros(())
+    after_step: Callable[[], object] = lambda: None
+
+
+Train = Callable[[ResidualEnsemble, GrowthStage], object]
+Show = Callable[[ResidualEnsemble, Callable[[], None]], object]
+
+
+def grow_ensemble(
+    large: nn.Module,
+    plan: Plan,
+    *,
+    depths: int,
+    decay: DecayConfig,
+    train: Train,
+    show: Show | None = None,
+    start: ResidualEnsemble | None = None,
+    on_branch: Callable[[ResidualEnsemble], object] | None = None,
+    example_inputs: Any = None,
+) -> ResidualEnsemble:
+    """Turns a trained large network into a `ResidualEnsemble` of small ones by decaying copies of it, one by one.
+
+        plan = md.Plan.ratio(md.find_groups(encoder, images), 0.5)
+        small = md.grow_ensemble(encoder, plan, depths=4, decay=md.DecayConfig(steps=2000), train=train)
+
+    Each branch starts as a copy of the large network behind the branches that are done. It learns the residual they
+    leave (`learn`; the first has none and skips it), decays to the plan's widths (`decay`), is cut, which is proven by
+    `shrink`, and recovers (`tune`). Branches that are done are frozen meanwhile, in evaluation mode. After the last,
+    all train at all depths (`joint`). What stands behind the ensemble (a decoder, say) is the hook's own: where it
+    trains before the joint stage, smaller depths no longer fit it until then.
+
+    Args:
+        large: the trained network; it is copied and stays as it is.
+        plan: widths of a branch, from the groups of `large` itself.
+        depths: branches to have at the end.
+        decay: settings of each `MaskDecay`.
+        train: called for each stage with the ensemble as it is then. It puts it before whatever it feeds, and trains:
+            the newest depth, `ensemble(x)`, or in the stage `joint` all, `ensemble.all_depths(x)`. It moves what it
+            needs to its device, and changes the ensemble in place. Only parameters with `requires_grad` are to train.
+        show: wanted where `decay.importance` is `fisher` or `taylor`; called with the masked ensemble and a function.
+            It runs some 30 batches through the newest depth, without a step of an optimizer. For `fisher` it calls the
+            function after each `loss.backward()` and then sets gradients to zero; for `taylor` it leaves their sum.
+        start: branches that are done, from an earlier call's `on_branch`; the call goes on behind them.
+        on_branch: called with the branches done so far after each new one, to save them (`md.save`).
+        example_inputs: what `shrink` compares on; those of the plan's groups by default.
+
+    Returns:
+        The ensemble, in evaluation mode.
+
+    Raises:
+        ValueError: the plan is not of `large`, more branches are done than wanted, `show` is missing, or the hook took
+            too few steps for the decay; the message says which.
+    """
+    done = [] if start is None else list(copy.deepcopy(start).branches)
+    _check(large, plan, depths, len(done), decay, show)
+    while len(done) < depths:
+        newest = copy.deepcopy(large)
+        ensemble = ResidualEnsemble([*done, newest])
+        with _frozen(done):
+            if done:
+                train(ensemble, GrowthStage(kind="learn", branch=len(done)))
+            ensemble.branches[-1] = _decayed(ensemble, plan, decay, train, show, example_inputs)
+            train(ensemble, GrowthStage(kind="tune", branch=len(done)))
+        done = list(ensemble.branches)
+        ensemble.zero_grad(set_to_none=True)
+        if on_branch is not None:
+            on_branch(ensemble)
+    ensemble = ResidualEnsemble(done)
+    train(ensemble, GrowthStage(kind="joint", branch=depths - 1))
+    ensemble.zero_grad(set_to_none=True)
+    return ensemble.eval()
+
+
+def _check(large: nn.Module, plan: Plan, depths: int, done: int, decay: DecayConfig, show: Show | None) -> None:
+    if depths < 1 or done > depths:
+        raise ValueError(f"depths={depths} with {done} branches done; ask for at least 1, and for no fewer than are")
+    if decay.importance in _BY_GRADIENTS and show is None:
+        raise ValueError(
+            f"importance '{decay.importance}' is told by gradients; pass show=, which runs some batches backward, or "
+            "choose importance='weight_norm'"
+        )
+    plan.check_model(large)
+
+
+@contextmanager
+def _frozen(branches: Iterable[nn.Module]) -> Iterator[None]:
+    """Keeps branches as they are, whatever trains: no gradients, and evaluation mode whenever they run."""
+    branches = list(branches)
+    flags = [(p, p.requires_grad) for branch in branches for p in branch.parameters()]
+    hooks = [branch.register_forward_pre_hook(_evaluate) for branch in branches]
+    for parameter, _ in flags:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter, wanted in flags:
+            parameter.requires_grad_(wanted)
+
+
+def _evaluate(branch: nn.Module, args: Any) -> None:
+    branch.eval()
+
+
+def _decayed(
+    ensemble: ResidualEnsemble, plan: Plan, config: DecayConfig, train: Train, show: Show | None, example_inputs: Any
+) -> nn.Module:
+    """Decays the newest branch and returns its small form."""
+    newest = ensemble.branches[-1]
+    masks = insert_masks(newest, plan)
+    decay = _started(ensemble, masks, config, show)
+    taken = 0
+
+    def step() -> None:
+        nonlocal taken
+        taken += 1
+        decay.step()
+
+    stage = GrowthStage(
+        kind="decay", branch=ensemble.depths - 1, steps=config.steps, extra_loss=decay.loss, after_step=step
+    )
+    train(ensemble, stage)
+    if taken < _ENOUGH * config.steps:
+        raise ValueError(
+            f"branch {stage.branch}: the training hook called stage.after_step() {taken} times, but the decay takes "
+            f"{config.steps} steps (stage.steps); train for so many, or lower DecayConfig(steps=...)"
+        )
+    while not decay.done:
+        decay.step()
+    return shrink(newest, masks, example_inputs=example_inputs)
+
+
+def _started(ensemble: ResidualEnsemble, masks: Masks, config: DecayConfig, show: Show | None) -> MaskDecay:
+    """The decay, its channels chosen, with no gradients left behind."""
+    if config.importance in _BY_GRADIENTS and show is not None:
+        ensemble.zero_grad(set_to_none=True)
+        show(ensemble, masks.observe)
+    decay = MaskDecay(masks, **{field.name: getattr(config, field.name) for field in fields(config)})
+    ensemble.zero_grad(set_to_none=True)
+    return decay

@@ -1,0 +1,171 @@
+"""Growing an ensemble: the order of stages, what stays, what is chosen, and going on after a stop."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import maskdecay as md
+
+X = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+TARGET = X @ torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+
+
+class Trainer:
+    """Fits sums of branches to a target; records the stages it saw."""
+
+    def __init__(self, steps: int = 4, *, short: int = 0, stop_at: int | None = None) -> None:
+        self.steps, self.short, self.stop_at = steps, short, stop_at
+        self.seen: list[tuple[str, int, list[int]]] = []
+        self.frozen: list[list[bool]] = []
+
+    def __call__(self, ensemble: md.ResidualEnsemble, stage: md.GrowthStage) -> None:
+        self.seen.append((stage.kind, stage.branch, [branch[0].out_features for branch in ensemble.branches]))
+        self.frozen.append([not any(p.requires_grad for p in branch.parameters()) for branch in ensemble.branches])
+        if stage.branch == self.stop_at:
+            raise KeyboardInterrupt
+        ensemble.train()
+        optimizer = torch.optim.AdamW([p for p in ensemble.parameters() if p.requires_grad], lr=0.01)
+        for _ in range((stage.steps or self.steps) - self.short):
+            output = ensemble.all_depths(X) if stage.kind == "joint" else ensemble(X)
+            ((output - TARGET).square().mean() + stage.extra_loss()).backward()
+            optimizer.step()
+            stage.after_step()
+            optimizer.zero_grad()
+
+
+class Shower:
+    """Shows the masks some batches."""
+
+    def __init__(self) -> None:
+        self.branches: list[int] = []
+
+    def __call__(self, ensemble, observe) -> None:
+        self.branches.append(ensemble.depths - 1)
+        for part in X.split(8):
+            ensemble(part).square().sum().backward()
+            observe()
+            ensemble.zero_grad()
+
+
+@pytest.fixture
+def large() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.fixture
+def plan(large: nn.Module) -> md.Plan:
+    return md.Plan.ratio(md.find_groups(large, X), 0.5)
+
+
+def states_equal(left: nn.Module, right: nn.Module) -> bool:
+    a, b = left.state_dict(), right.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+DECAY = md.DecayConfig(steps=5)
+
+
+def test_stages_come_in_order_and_every_branch_becomes_small(large, plan):
+    train, before = Trainer(), copy.deepcopy(large)
+    ensemble = md.grow_ensemble(large, plan, depths=3, decay=DECAY, train=train)
+    assert train.seen == [
+        ("decay", 0, [8]), ("tune", 0, [4]),
+        ("learn", 1, [4, 8]), ("decay", 1, [4, 8]), ("tune", 1, [4, 4]),
+        ("learn", 2, [4, 4, 8]), ("decay", 2, [4, 4, 8]), ("tune", 2, [4, 4, 4]),
+        ("joint", 2, [4, 4, 4]),
+    ]  # fmt: skip
+    assert train.frozen == [[False]] * 2 + [[True, False]] * 3 + [[True, True, False]] * 3 + [[False] * 3]
+    assert states_equal(large, before)
+    assert all(p.requires_grad and p.grad is None for p in ensemble.parameters())
+    assert not ensemble.training
+    assert not any(module._forward_pre_hooks for module in ensemble.modules())
+
+
+def test_branches_that_are_done_stay_to_the_bit_statistics_of_norms_included(large, plan):
+    kept = []
+    md.grow_ensemble(
+        large, plan, depths=3, decay=DECAY, train=Trainer(), on_branch=lambda e: kept.append(copy.deepcopy(e))
+    )
+    assert [ensemble.depths for ensemble in kept] == [1, 2, 3]
+    assert states_equal(kept[0].branches[0], kept[2].branches[0])
+    assert states_equal(kept[1].branches[1], kept[2].branches[1])
+    assert not states_equal(kept[2].branches[0], kept[2].branches[1])
+
+
+def test_each_further_branch_lowers_the_error(large, plan):
+    errors = []
+
+    @torch.no_grad()
+    def note(ensemble: md.ResidualEnsemble) -> None:
+        errors.append(float((copy.deepcopy(ensemble).eval()(X) - TARGET).square().mean()))
+
+    md.grow_ensemble(large, plan, depths=3, decay=DECAY, train=Trainer(steps=100), on_branch=note)
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_a_stopped_growth_goes_on_from_its_saved_branches(large, plan, tmp_path):
+    path = tmp_path / "branches.safetensors"
+    whole = md.grow_ensemble(large, plan, depths=3, decay=DECAY, train=Trainer())
+    with pytest.raises(KeyboardInterrupt):
+        md.grow_ensemble(
+            large, plan, depths=3, decay=DECAY, train=Trainer(stop_at=2), on_branch=lambda e: md.save(e, path)
+        )
+    start = md.load(path, lambda: md.ResidualEnsemble([copy.deepcopy(large) for _ in range(2)]))
+    before, train = copy.deepcopy(start), Trainer()
+    resumed = md.grow_ensemble(large, plan, depths=3, decay=DECAY, train=train, start=start)
+    assert [seen[:2] for seen in train.seen] == [("learn", 2), ("decay", 2), ("tune", 2), ("joint", 2)]
+    assert states_equal(start, before)
+    assert states_equal(resumed, whole)
+
+
+def test_branches_that_are_all_done_go_to_the_joint_stage(large, plan):
+    train, start = Trainer(), md.ResidualEnsemble([large, copy.deepcopy(large)])
+    md.grow_ensemble(large, plan, depths=2, decay=DECAY, train=train, start=start)
+    assert train.seen == [("joint", 1, [8, 8])]
+
+
+def test_fisher_sees_batches_once_per_branch_and_decides(large, plan):
+    with torch.no_grad():  # channels 4 to 7 do nothing, whatever their large weights before the ReLU
+        large[3].weight[:, 4:] *= 1e-3
+        large[0].weight[4:] *= 1e6
+        large[3].weight[:, :4] += 1
+    show, kept = Shower(), []
+    config = md.DecayConfig(steps=5, importance="fisher")
+
+    def note(ensemble: md.ResidualEnsemble, stage: md.GrowthStage) -> None:
+        if stage.kind == "tune" and stage.branch == 0:
+            kept.append(ensemble.branches[0][3].weight.detach().clone())
+        if stage.kind == "decay":
+            for _ in range(5):
+                stage.after_step()
+
+    md.grow_ensemble(large, plan, depths=2, decay=config, train=note, show=show)
+    assert show.branches == [0, 1]
+    assert torch.equal(kept[0], large[3].weight[:, :4])
+
+
+def test_a_hook_that_skips_a_step_in_ten_is_helped_and_a_lazy_one_refused(large, plan):
+    ten = md.DecayConfig(steps=10)
+    ensemble = md.grow_ensemble(large, plan, depths=1, decay=ten, train=Trainer(short=1))
+    assert ensemble.branches[0][0].out_features == 4
+    with pytest.raises(ValueError, match=r"branch 0: the training hook called stage.after_step\(\) 8 times"):
+        md.grow_ensemble(large, plan, depths=1, decay=ten, train=Trainer(short=2))
+
+
+def test_what_cannot_be_done_is_refused_before_any_training(large, plan):
+    def never(ensemble, stage):
+        raise AssertionError
+
+    with pytest.raises(ValueError, match=r"importance 'fisher' .*pass show="):
+        md.grow_ensemble(large, plan, depths=2, decay=md.DecayConfig(steps=5, importance="fisher"), train=never)
+    with pytest.raises(ValueError, match="depths=1 with 2 branches done"):
+        md.grow_ensemble(
+            large, plan, depths=1, decay=DECAY, train=never, start=md.ResidualEnsemble([large, copy.deepcopy(large)])
+        )
+    with pytest.raises(ValueError, match="made for another model"):
+        md.grow_ensemble(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3)), plan, depths=1, decay=DECAY, train=never)
