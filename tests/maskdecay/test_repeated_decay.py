@@ -104,7 +104,8 @@ def test_each_further_branch_lowers_the_error(large, plan):
     def note(ensemble: md.ResidualEnsemble) -> None:
         errors.append(float((copy.deepcopy(ensemble).eval()(X) - TARGET).square().mean()))
 
-    md.grow_ensemble(large, plan, depths=3, decay=DECAY, train=Trainer(steps=100), on_branch=note)
+    slow = md.DecayConfig(steps=30)
+    md.grow_ensemble(large, plan, depths=3, decay=slow, train=Trainer(steps=50), on_branch=note)
     assert errors[0] > errors[1] > errors[2]
 
 
