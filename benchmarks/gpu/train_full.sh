@@ -6,7 +6,7 @@
 #   bash benchmarks/gpu/train_full.sh pieces DATA/train_small OUT      # OUT/pieces/: at most 16 MiB each, to carry home
 #
 # A call that is cut short goes on in the next one: the trainer writes a checkpoint and resumes it. MINUTES (15) is what
-# a network gets in all. `cat OUT/pieces/NAME.* > NAME` puts a file together again.
+# a network gets in all, FAMILY=narrow- trains the narrow ones. `cat OUT/pieces/NAME.* > NAME` puts a file together again.
 set -euo pipefail
 what=$1 data=$2 out=$3 call=${4:-9}
 minutes=${MINUTES:-15}
@@ -23,11 +23,13 @@ run() { # NAME options: train until done or until this call's minutes are over
     [ "${status:-0}" -eq 0 ] || [ "${status:-0}" -eq 143 ]
 }
 
-recipe=(--optimizer muon --lr 3e-3 --batch 16 --crop 256 --ema 0.999)
+family=${FAMILY:-}
+# On the narrow network, encoder and decoder bear 1.5e-4 with Muon, and not 6e-4.
+recipe=(--optimizer muon --lr 1e-3 --trunk-share 0.15 --batch 16 --crop 256 --ema 0.999)
 case $what in
-large) run large-float --preset large "${recipe[@]}" --no-exact ;;
-large-exact) run large --start "$out/large-float.safetensors" "${recipe[@]}" --lr 1e-3 ;;
-medium | small) run "$what" --start "$out/large-float.safetensors" --student "$what" "${recipe[@]}" --lr 1.5e-3 ;;
+large) run large-float --preset "${family}large" "${recipe[@]}" --no-exact ;;
+large-exact) run large --start "$out/large-float.safetensors" "${recipe[@]}" --lr 5e-4 ;;
+medium | small) run "$what" --start "$out/large-float.safetensors" --student "$family$what" "${recipe[@]}" ;;
 pieces)
     mkdir -p "$out/pieces"
     for file in "$out"/*.safetensors; do split -b 16M -d "$file" "$out/pieces/$(basename "$file")."; done

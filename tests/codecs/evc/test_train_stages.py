@@ -194,7 +194,7 @@ def test_a_command_that_was_killed_twice_ends_with_the_same_weights(tmp_path: Pa
     (tmp_path / "photos").mkdir()
     Image.effect_noise((80, 70), 50).convert("RGB").save(tmp_path / "photos/a.png")
     words = [sys.executable, "-c", _TRAIN, "photos", "--preset", "thin", "--batch", "1", "--crop", "64"]
-    words += ["--threads", "1", "--steps", "150", "--ema", "0.99", "--checkpoint-every", "0.005"]
+    words += ["--threads", "1", "--steps", "80", "--ema", "0.99", "--checkpoint-every", "0.003"]
     index = tmp_path / "w.safetensors.checkpoint/checkpoint.json"
 
     def start(output: str, *more: str) -> "subprocess.Popen[bytes]":
