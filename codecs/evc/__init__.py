@@ -14,12 +14,14 @@ from ._presets import PRESETS, build_preset
 from ._public_checkpoint import CheckpointError, load_public_checkpoint
 from ._rates import rate_to_lambda
 from ._samples import SampleImages, sample_images
+from ._scalable import SCALABLE_PRESETS, ScalableEVC, build_scalable
 from ._train import TrainConfig, TrainReport, TrainStep, train
 from ._weights import bundled_names, load_network
 
 __all__ = [
     "EVC",
     "PRESETS",
+    "SCALABLE_PRESETS",
     "CheckpointError",
     "EVCCodec",
     "EVCConfig",
@@ -29,10 +31,12 @@ __all__ = [
     "RateDistortion",
     "RatePoint",
     "SampleImages",
+    "ScalableEVC",
     "TrainConfig",
     "TrainReport",
     "TrainStep",
     "build_preset",
+    "build_scalable",
     "bundled_names",
     "compress",
     "decompress",

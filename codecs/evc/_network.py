@@ -76,7 +76,7 @@ class EVC(nn.Module):
         self.q_basic = nn.Parameter(torch.ones(1, n, 1, 1))
         self.q_scale = nn.Parameter(spaced_anchors(_FIRST_ANCHOR, _LAST_ANCHOR))
         self.bit_estimator_z = FactorizedDensity(n)
-        self.enc = _encoder(self.config.encoder)
+        self.enc: nn.Module = _encoder(self.config.encoder)
         self.dec = _decoder(self.config.decoder)
         self.hyper_enc, self.hyper_dec = _hyper_encoder(n, self.config.priors), _hyper_decoder(n, self.config.priors)
         self.y_prior_fusion = _prior_fusion(n, self.config.priors)
@@ -101,13 +101,23 @@ class EVC(nn.Module):
             ValueError: `x` is not a batch of RGB images, or `q_scale` fits neither form.
         """
         check_images(x)
-        step = self.step(q_scale, x.shape[0])
-        y = self.encode(x) / step
+        return self.output(self.encode(x), q_scale, x.shape[2], x.shape[3])
+
+    def output(
+        self,
+        latents: Float[Tensor, "batch latent latent_height latent_width"],
+        q_scale: int | float | Float[Tensor, ""] | Float[Tensor, " batch"],
+        height: int,
+        width: int,
+    ) -> EVCOutput:
+        """What `forward` returns, from latents as `encode` gives them and the size of the images."""
+        step = self.step(q_scale, latents.shape[0])
+        y = latents / step
         z = self.hyper_encode(y)
         z_hat = round_straight_through(z) if self.training else z.round()
         prior = split_fused(self.fused_prior(z_hat))
         coded = self.code_latents(y / prior.q_step, prior)
-        x_hat = self.decode(coded.values * prior.q_step * step)[:, :, : x.shape[2], : x.shape[3]]
+        x_hat = self.decode(coded.values * prior.q_step * step)[:, :, :height, :width]
         return EVCOutput(x_hat, self.bits_of_y(y / prior.q_step, coded), self.bits_of_z(z))
 
     def rate_to_q_scale(self, rate: int | float | Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

@@ -1,4 +1,4 @@
-"""Reading the public EVC checkpoints: `.pth.tar` files of plain, unpruned networks."""
+"""Reading the public EVC checkpoints: `.pth.tar` files of unpruned networks, with one encoder or several."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from ._config import EVCConfig, Widths
 from ._network import EVC
+from ._scalable import ScalableEVC, single_encoder
 
 _WRAPPERS = ("state_dict", "net")
 _PARALLEL_PREFIX = "module."
+_ENCODERS, _OUR_ENCODERS = "encs.", "enc.branches."  # of a scalable network, in its files and in ours
 _SHOWN = 3  # keys named in an error
 
 
@@ -22,23 +24,26 @@ class CheckpointError(ValueError):
 
 
 def load_public_checkpoint(path: str | Path) -> EVC:
-    """Load a public EVC checkpoint, strictly; its widths are read from the shapes.
+    """Load a public EVC checkpoint, strictly; its widths, and how many encoders it has, are read from the shapes.
 
     The file may hold the state dict itself or `{"state_dict": ...}` or `{"net": ...}`, with or without the
     prefix "module." that parallel training leaves. Only tensors and plain containers are unpickled.
 
     Returns:
-        The network in evaluation mode, float32, on the CPU.
+        The network in evaluation mode, float32, on the CPU; a `ScalableEVC` from a scalable checkpoint.
 
     Raises:
         FileNotFoundError: There is no such file.
         CheckpointError: The file is not a checkpoint, wants to run code, or does not fit the EVC network.
     """
     state = _plain_keys(_unwrap(_read(path), path))
+    depths = len({key.split(".")[1] for key in state if key.startswith(_ENCODERS)})
+    ours = {_renamed(key, _ENCODERS, _OUR_ENCODERS): value.float() for key, value in state.items()}
+    config = _infer_config(single_encoder(ours), path)
     with torch.device("meta"):
-        network = EVC(_infer_config(state, path))
+        network = ScalableEVC(config, depths=depths) if depths else EVC(config)
     _require_fit(state, network, path)
-    network.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+    network.load_state_dict(ours, assign=True)
     return network.eval()
 
 
@@ -76,10 +81,11 @@ def _plain_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(_PARALLEL_PREFIX): value for key, value in state.items()}
 
 
-def _infer_config(state: dict[str, Tensor], path: str | Path) -> EVCConfig:
-    if any(key.startswith("encs.") for key in state):
-        raise CheckpointError(f"{path} holds a scalable EVC with several encoders; only plain EVC is read here")
+def _renamed(key: str, old: str, new: str) -> str:
+    return new + key.removeprefix(old) if key.startswith(old) else key
 
+
+def _infer_config(state: dict[str, Tensor], path: str | Path) -> EVCConfig:
     def width(key: str, dimension: int) -> int:
         if key not in state or state[key].dim() != 4:
             raise CheckpointError(f"{path} is no EVC checkpoint: it has no 4-dimensional tensor {key}")
@@ -103,7 +109,8 @@ def _infer_config(state: dict[str, Tensor], path: str | Path) -> EVCConfig:
 
 
 def _require_fit(state: dict[str, Tensor], network: EVC, path: str | Path) -> None:
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    expected = {_renamed(key, _OUR_ENCODERS, _ENCODERS): shape for key, shape in shapes.items()}
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
     wrong = [

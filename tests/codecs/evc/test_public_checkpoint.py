@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from maskdecay.codecs.evc import EVC, CheckpointError, EVCConfig, load_public_checkpoint
+from maskdecay.codecs.evc import EVC, CheckpointError, EVCConfig, ScalableEVC, load_public_checkpoint
+from maskdecay.codecs.evc._scalable import SCALABLE_PRESETS
 from torch import Tensor
 
 OFFICIAL = json.loads((Path(__file__).parent / "fixtures" / "official_shapes.json").read_text())
@@ -70,10 +71,39 @@ def test_widths_that_contradict_each_other_are_refused(state: dict[str, Tensor],
         load_public_checkpoint(save(content, tmp_path))
 
 
-def test_scalable_checkpoints_are_recognised(tmp_path: Path) -> None:
-    content = {key: torch.zeros(1) for key in OFFICIAL["Scale_EVC_SS"]}
-    with pytest.raises(CheckpointError, match="scalable EVC with several encoders"):
+def test_scalable_checkpoints_give_scalable_networks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = ScalableEVC(CONFIG, depths=3).eval()
+    content = {key.replace("enc.branches.", "encs."): value for key, value in network.state_dict().items()}
+    loaded = load_public_checkpoint(save({"state_dict": content}, tmp_path))
+    assert isinstance(loaded, ScalableEVC)
+    assert (loaded.depths, loaded.config, loaded.training) == (3, CONFIG, False)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert all(torch.equal(loaded(x, 1.0, effort).x_hat, network(x, 1.0, effort).x_hat) for effort in (1, 2, 3))
+
+
+def test_scalable_checkpoints_are_strict_in_their_own_names(tmp_path: Path) -> None:
+    network = ScalableEVC(CONFIG, depths=2)
+    content = {key.replace("enc.branches.", "encs."): value for key, value in network.state_dict().items()}
+    del content["encs.1.6.bias"]
+    with pytest.raises(CheckpointError, match=r"1 missing: encs\.1\.6\.bias$"):
         load_public_checkpoint(save(content, tmp_path))
+    content["encs.1.6.bias"] = torch.zeros(3)
+    with pytest.raises(CheckpointError, match=r"encs\.1\.6\.bias is \(3,\) instead of \(8,\)"):
+        load_public_checkpoint(save(content, tmp_path))
+    content = {key: value for key, value in content.items() if not key.startswith("encs.0")}
+    with pytest.raises(CheckpointError, match=r"no 4-dimensional tensor enc\.0\.conv1\.weight"):
+        load_public_checkpoint(save(content, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["Scale_EVC_SS", "Scale_EVC_SL"])
+def test_the_public_scalable_checkpoints_load(tmp_path: Path, name: str) -> None:
+    content = {key: torch.zeros(1).expand(shape) for key, shape in OFFICIAL[name].items()}
+    loaded = load_public_checkpoint(save(content, tmp_path))
+    assert isinstance(loaded, ScalableEVC)
+    assert loaded.depths == 4
+    assert loaded.config == SCALABLE_PRESETS["scalable-" + name[-2:].lower()]
 
 
 @pytest.mark.parametrize(

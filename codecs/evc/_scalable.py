@@ -1,0 +1,194 @@
+"""EVC with several small encoders before one decoder: how many run is the encoding user's choice, per picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+import maskdecay as md
+
+from ._config import EVCConfig
+from ._network import EVC, EVCOutput, check_images, pad_images
+from ._objective import RateDistortion, rate_distortion
+from ._presets import PRESETS
+
+DEPTHS = 4
+_PREFIX = "enc.branches."
+
+Entry = TypeVar("Entry")
+
+
+class ScalableEVC(EVC):
+    """An EVC whose encoder is a `md.ResidualEnsemble`: effort e runs the first e of its small encoders.
+
+    Decoder, priors and files are those of the plain network: a file does not tell the effort, and one decoder reads
+    all of them. Every method of `EVC` works, at full effort where none is given.
+
+    Args:
+        config: widths; `encoder` is those of each encoder.
+        depths: number of encoders, at least 1.
+
+    Raises:
+        ValueError: there are no encoders.
+
+    Source: Wang, Li, Li, Lu, "EVC: Towards Real-Time Neural Image Compression with Mask Decay", ICLR 2023.
+    """
+
+    enc: md.ResidualEnsemble
+
+    def __init__(self, config: EVCConfig | None = None, *, depths: int = DEPTHS) -> None:
+        if depths < 1:
+            raise ValueError(f"depths={depths} must be at least 1: an image needs an encoder")
+        super().__init__(config or SCALABLE_PRESETS["scalable-sl"])
+        self.enc = md.ResidualEnsemble([self.enc, *(EVC(self.config).enc for _ in range(depths - 1))])
+
+    @classmethod
+    def around(cls, network: EVC, encoders: md.ResidualEnsemble) -> ScalableEVC:
+        """Put encoders before the decoder and priors of a network, which are shared, not copied.
+
+        It is what a training hook of `md.grow_ensemble` wants: the encoders of the moment, and all that stays.
+        """
+        scalable = cls.__new__(cls)
+        nn.Module.__init__(scalable)
+        scalable.config = network.config
+        for name, parameter in network.named_parameters(recurse=False):
+            scalable.register_parameter(name, parameter)
+        for name, part in network.named_children():
+            scalable.add_module(name, encoders if name == "enc" else part)
+        return scalable.train(network.training)
+
+    @property
+    def depths(self) -> int:
+        """How many encoders there are: the highest effort."""
+        return self.enc.depths
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch 3 height width"],
+        q_scale: int | float | Float[Tensor, ""] | Float[Tensor, " batch"] = 1.0,
+        effort: int | None = None,
+    ) -> EVCOutput:
+        """Code images and estimate bits, as `EVC` does.
+
+        In training, the gradient reaches the last encoder that ran and none before it.
+
+        Args:
+            x: RGB in [0, 1] of any size.
+            q_scale: factor on the quantiser step, one for all or one per image.
+            effort: 1 to `depths`; all encoders by default.
+
+        Raises:
+            ValueError: there is no such effort, or `x` or `q_scale` do not fit.
+        """
+        check_images(x)
+        return self.output(self.encode(x, effort), q_scale, x.shape[2], x.shape[3])
+
+    def encode(
+        self, x: Float[Tensor, "batch 3 height width"], effort: int | None = None
+    ) -> Float[Tensor, "batch latent latent_height latent_width"]:
+        """Latents before division by `step`, from the first `effort` encoders; no other runs."""
+        return self.enc(pad_images(x), depth=effort)
+
+    def encode_all(
+        self, x: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "depths batch latent latent_height latent_width"]:
+        """Latents at every effort (index e - 1), each encoder having run once."""
+        return self.enc.all_depths(pad_images(x))
+
+    def all_efforts(
+        self,
+        x: Float[Tensor, "batch 3 height width"],
+        q_scale: int | float | Float[Tensor, ""] | Float[Tensor, " batch"] = 1.0,
+    ) -> EVCOutput:
+        """Code images at every effort at once, for training: decoder and priors run once, on depths x batch images.
+
+        Returns:
+            Fields of shape (depths * batch, ...): all images at effort 1, then all at effort 2, and so on.
+        """
+        check_images(x)
+        latents = self.encode_all(x).flatten(0, 1)
+        return self.output(latents, self._for_each_depth(q_scale), x.shape[2], x.shape[3])
+
+    def rate_distortion(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        q_scale: int | float | Float[Tensor, ""] | Float[Tensor, " batch"],
+        weights: int | float | Float[Tensor, ""] | Float[Tensor, " batch"],
+    ) -> RateDistortion:
+        """Loss, bpp and mse at every effort, each (depths, batch), from `all_efforts`; the mean loss trains it all.
+
+        Args:
+            images: RGB in [0, 1].
+            q_scale: factor on the quantiser step, one for all or one per image.
+            weights: lambda, one for all or one per image; see `rate_to_lambda`.
+        """
+        output = self.all_efforts(images, q_scale)
+        costs = rate_distortion(output, images.repeat(self.depths, 1, 1, 1), self._for_each_depth(weights))
+        return RateDistortion(*(cost.unflatten(0, (self.depths, -1)) for cost in costs))
+
+    @torch.no_grad()
+    def choose_effort(
+        self,
+        x: Float[Tensor, "batch 3 height width"],
+        q_scale: int | float | Float[Tensor, ""] | Float[Tensor, " batch"],
+        weights: int | float | Float[Tensor, ""] | Float[Tensor, " batch"],
+    ) -> Int[Tensor, " batch"]:
+        """The effort with the least bpp + lambda * 255^2 * mse, per image; the lower one of equals.
+
+        Every encoder runs once; decoder and priors run once per effort, so that memory does not grow with `depths`.
+        Estimates are those of evaluation mode, so put the network in it first.
+
+        Args:
+            x: RGB in [0, 1].
+            q_scale: factor on the quantiser step, one for all or one per image.
+            weights: lambda; see `rate_to_lambda`.
+        """
+        check_images(x)
+        outputs = (self.output(latents, q_scale, x.shape[2], x.shape[3]) for latents in self.encode_all(x))
+        return torch.stack([rate_distortion(output, x, weights).loss for output in outputs]).argmin(0) + 1
+
+    def _for_each_depth(self, value: int | float | Tensor) -> int | float | Tensor:
+        return value.repeat(self.depths) if isinstance(value, Tensor) and value.dim() == 1 else value
+
+
+def single_encoder(state: dict[str, Entry]) -> dict[str, Entry]:
+    """The state of the plain network with the first encoder, of a scalable one with our keys."""
+    first = f"{_PREFIX}0."
+    return {
+        f"enc.{key.removeprefix(first)}" if key.startswith(first) else key: value
+        for key, value in state.items()
+        if key.startswith(first) or not key.startswith(_PREFIX)
+    }
+
+
+SCALABLE_PRESETS: dict[str, EVCConfig] = {
+    "scalable-sl": PRESETS["sl"],
+    "scalable-ss": PRESETS["ss"],
+    "scalable-narrow-sl": replace(PRESETS["narrow-large"], encoder=PRESETS["narrow-small"].encoder),
+    "scalable-narrow-ss": PRESETS["narrow-small"],
+}
+"""Widths of scalable networks: small encoders, and a large (`sl`) or small (`ss`) decoder."""
+
+
+def build_scalable(name: str, *, depths: int = DEPTHS, seed: int | None = None) -> ScalableEVC:
+    """Build a named scalable network in evaluation mode, with random weights.
+
+    Args:
+        name: a key of `SCALABLE_PRESETS`.
+        depths: number of encoders.
+        seed: for the weights; the global random state is used and advanced only without one.
+
+    Raises:
+        ValueError: There is no such preset.
+    """
+    if name not in SCALABLE_PRESETS:
+        raise ValueError(f"there is no scalable EVC preset {name!r}; there are {', '.join(SCALABLE_PRESETS)}")
+    if seed is None:
+        return ScalableEVC(SCALABLE_PRESETS[name], depths=depths).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ScalableEVC(SCALABLE_PRESETS[name], depths=depths).eval()

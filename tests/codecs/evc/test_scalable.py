@@ -1,0 +1,164 @@
+"""Scalable EVC: the public code's values, one effort at a time and all at once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from maskdecay.codecs.evc import EVC, SCALABLE_PRESETS, EVCConfig, ScalableEVC, build_scalable, model_identity
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import maskdecay as md
+
+FIXTURES = Path(__file__).parent / "fixtures"
+SCALABLE = {k.removeprefix("scalable/"): v for k, v in load_file(FIXTURES / "reference_scalable.safetensors").items()}
+X = load_file(FIXTURES / "reference_small.safetensors")["x"]
+TINY = EVCConfig(latent=8, encoder=(4, 4, 6, 8), decoder=(4, 4, 6, 8))
+
+
+@pytest.fixture(scope="module")
+def reference() -> ScalableEVC:
+    network = ScalableEVC(EVCConfig(latent=16, encoder=(4, 4, 8, 16), decoder=(8, 8, 12, 16)), depths=3)
+    weights = {k.removeprefix("weights/"): v for k, v in SCALABLE.items() if k.startswith("weights/")}
+    network.load_state_dict({k.replace("encs.", "enc.branches."): v for k, v in weights.items()}, strict=True)
+    return network.eval()
+
+
+@pytest.fixture
+def tiny() -> ScalableEVC:
+    torch.manual_seed(0)
+    return ScalableEVC(TINY, depths=3).eval()
+
+
+def assert_close(value: Tensor, expected: Tensor) -> None:
+    assert value.shape == expected.shape
+    assert (value - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_the_public_codes_values_at_each_effort(reference: ScalableEVC) -> None:
+    for index in range(3):
+        assert_close(reference.encode(X, index + 1), SCALABLE["y"][index])
+        output = reference(X, 1.0, index + 1)
+        assert_close(output.x_hat[0], SCALABLE["x_hat"][index])
+        assert_close((output.bits_y + output.bits_z)[0] / X[0, 0].numel(), SCALABLE["bpp"][index])
+    assert torch.equal(reference(X).x_hat, reference(X, 1.0, 3).x_hat)
+
+
+@torch.no_grad()
+def test_the_public_codes_values_at_all_efforts_at_once(reference: ScalableEVC) -> None:
+    output = reference.all_efforts(X)
+    assert_close(output.x_hat, SCALABLE["x_hat"])
+    costs = reference.rate_distortion(X, 1.0, 0.01)
+    assert_close(costs.bpp[:, 0], SCALABLE["bpp"])
+    assert_close(costs.mse[:, 0] * 3, SCALABLE["mse"])
+
+
+@torch.no_grad()
+def test_all_efforts_equal_one_at_a_time_at_rates_of_their_own(tiny: ScalableEVC) -> None:
+    x, q_scale, weights = torch.rand(2, 3, 60, 70), torch.tensor([0.7, 2.0]), torch.tensor([0.01, 0.002])
+    together = tiny.all_efforts(x, q_scale)
+    costs = tiny.rate_distortion(x, q_scale, weights)
+    assert together.x_hat.shape == (6, 3, 60, 70)
+    for effort in (1, 2, 3):
+        alone = tiny(x, q_scale, effort)
+        part = slice(2 * effort - 2, 2 * effort)
+        torch.testing.assert_close(together.x_hat[part], alone.x_hat, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.bits_y[part], alone.bits_y, rtol=1e-4, atol=1e-2)
+        bpp = (alone.bits_y + alone.bits_z) / (60 * 70)
+        mse = (alone.x_hat - x).square().flatten(1).mean(1)
+        torch.testing.assert_close(costs.loss[effort - 1], bpp + weights * 255**2 * 3 * mse, rtol=1e-4, atol=1e-3)
+
+
+def test_the_loss_of_an_effort_teaches_its_last_encoder(tiny: ScalableEVC) -> None:
+    tiny.train()
+    x = torch.rand(1, 3, 64, 64)
+    tiny(x, 1.0, 2).x_hat.square().mean().backward()
+    assert _taught(tiny) == [False, True, False]
+    assert tiny.dec[0].block[1].conv[0].weight.grad.any()
+    tiny.zero_grad()
+    tiny.rate_distortion(x, 1.0, 0.01).loss.mean().backward()
+    assert _taught(tiny) == [True, True, True]
+
+
+def _taught(network: ScalableEVC) -> list[bool]:
+    return [any(p.grad is not None and bool(p.grad.any()) for p in e.parameters()) for e in network.enc.branches]
+
+
+@torch.no_grad()
+def test_the_cheapest_effort_is_chosen_for_each_image(tiny: ScalableEVC) -> None:
+    for branch in tiny.enc.branches[1:]:  # the first encoder knows what it does; the others are off
+        branch[6].bias.add_(3 * torch.randn(8))
+    x, weights = torch.rand(3, 3, 64, 64), torch.tensor([0.05, 0.01, 0.001])
+    costs = tiny.rate_distortion(x, 1.0, weights).loss
+    chosen = tiny.choose_effort(x, 1.0, weights)
+    assert chosen.tolist() == (costs.argmin(0) + 1).tolist()
+    tiny.enc.branches[0][6].weight.zero_()
+    tiny.enc.branches[1].load_state_dict(tiny.enc.branches[0].state_dict())
+    tiny.enc.branches[2].load_state_dict(tiny.enc.branches[0].state_dict())
+    assert tiny.choose_effort(x, 1.0, weights).tolist() == [1, 1, 1]
+
+
+def test_a_new_one_is_a_transform_codec_at_every_effort(tiny: ScalableEVC) -> None:
+    smooth = nn.functional.interpolate(torch.rand(1, 3, 8, 8), scale_factor=16, mode="bicubic").clamp(0, 1)
+    with torch.no_grad():
+        errors = [(tiny(smooth, 0.5, effort).x_hat - smooth).square().mean().item() for effort in (1, 2, 3)]
+    assert max(errors) < 1.1 * min(errors)
+    assert max(errors) < 0.5 * smooth.var().item()
+    assert not torch.equal(*(tiny.enc.branches[i][1].block[0].conv1[0].weight for i in (0, 1)))
+
+
+def test_a_decoder_does_not_tell_how_many_encoders_there_are(tiny: ScalableEVC) -> None:
+    plain = EVC(TINY).eval()
+    plain.load_state_dict({k: v for k, v in tiny.state_dict().items() if not k.startswith("enc.")}, strict=False)
+    assert model_identity(plain) == model_identity(tiny)
+
+
+@torch.no_grad()
+def test_encoders_put_around_a_network_share_its_decoder(tiny: ScalableEVC) -> None:
+    plain = EVC(TINY).eval()
+    scalable = ScalableEVC.around(plain, md.ResidualEnsemble([plain.enc, tiny.enc.branches[1]]))
+    assert scalable.depths == 2
+    assert scalable.dec is plain.dec
+    assert scalable.q_basic is plain.q_basic
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(scalable(x, 1.0, 1).x_hat, plain(x).x_hat)
+    assert not torch.equal(scalable(x).x_hat, plain(x).x_hat)
+    assert plain.enc is scalable.enc.branches[0]
+
+
+def test_presets_have_the_public_widths_and_four_encoders() -> None:
+    assert {name: (c.encoder[:3], c.decoder[:3]) for name, c in SCALABLE_PRESETS.items() if "narrow" not in name} == {
+        "scalable-sl": ((64, 64, 128), (192, 192, 192)),
+        "scalable-ss": ((64, 64, 128), (64, 64, 128)),
+    }
+    network = build_scalable("scalable-narrow-ss", seed=3)
+    assert (network.depths, network.training) == (4, False)
+    other = build_scalable("scalable-narrow-ss", seed=3, depths=2)
+    assert torch.equal(other.enc.branches[0][0].conv1.weight, network.enc.branches[0][0].conv1.weight)
+
+
+def test_what_does_not_exist_is_refused(tiny: ScalableEVC) -> None:
+    with pytest.raises(ValueError, match="no scalable EVC preset 'll'; there are scalable-sl"):
+        build_scalable("ll")
+    with pytest.raises(ValueError, match="depths=0 must be at least 1"):
+        ScalableEVC(TINY, depths=0)
+    with pytest.raises(ValueError, match="depth=4 is none of 1 to 3"):
+        tiny(torch.rand(1, 3, 64, 64), 1.0, 4)
+
+
+def test_one_encoder_is_shrunk_inside_the_network_and_saved(tiny: ScalableEVC, tmp_path: Path) -> None:
+    x = torch.rand(1, 3, 64, 64)
+    branch = tiny.enc.branches[1]
+    masks = md.insert_masks(branch, md.Plan.ratio(md.find_groups(branch, x), 0.5))
+    masks.collapse()
+    with torch.no_grad():
+        expected = [tiny(x, 1.0, effort).x_hat for effort in (1, 2, 3)]
+    tiny.enc.branches[1] = md.shrink(branch, masks)
+    md.save(tiny, tmp_path / "scalable.safetensors")
+    loaded = md.load(tmp_path / "scalable.safetensors", lambda: ScalableEVC(TINY, depths=3).eval())
+    with torch.no_grad():
+        for effort in (1, 2, 3):
+            torch.testing.assert_close(loaded(x, 1.0, effort).x_hat, expected[effort - 1], rtol=1e-4, atol=1e-5)
+    sizes = [sum(p.numel() for p in encoder.parameters()) for encoder in loaded.enc.branches]
+    assert sizes[0] == sizes[2] > 1.5 * sizes[1]
