@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+import maskdecay as md
 
 from ._cuda_graphs import Graphed
 from ._fast_layers import rewrite
@@ -57,16 +61,29 @@ def fast(
     _check(codec, (dtype, encoder_dtype), memory_format, mode)
     result = copy.deepcopy(codec).eval().requires_grad_(False)
     fold(result)
-    for name, own_dtype in zip(TRANSFORMS, (encoder_dtype or dtype, dtype), strict=True):
-        body: Any = getattr(result, name)
-        body = rewrite(body) if memory_format == torch.channels_last else body
-        part = Transform(body, own_dtype or codec.q_basic.dtype, memory_format, pictures=name == "dec")
-        setattr(result, name, torch.compile(part, dynamic=True) if mode == "compile" else part)
+    for name, own in zip(TRANSFORMS, (encoder_dtype or dtype, dtype), strict=True):
+        dtype_of_part = own or codec.q_basic.dtype
+        _replace(result, name, partial(_prepare, dtype_of_part, memory_format, mode, pictures=name == "dec"))
     if mode == "cuda_graph":
         pool = torch.cuda.graph_pool_handle()
         for name in (*TRANSFORMS, *ENTROPY_NETWORKS):
-            setattr(result, name, Graphed(getattr(result, name), pool))
+            _replace(result, name, lambda body: Graphed(body, pool))
     return result
+
+
+def _prepare(dtype: torch.dtype, memory_format: torch.memory_format, mode: str, body: Any, *, pictures: bool) -> Any:
+    layers: Any = rewrite(body) if memory_format == torch.channels_last else body
+    part = Transform(layers, dtype, memory_format, pictures=pictures)
+    return torch.compile(part, dynamic=True) if mode == "compile" else part
+
+
+def _replace(codec: EVC, name: str, prepare: Callable[[Any], Any]) -> None:
+    """Put another network in the place of a part, or of each encoder where there are several."""
+    part: Any = getattr(codec, name)
+    if isinstance(part, md.ResidualEnsemble):
+        part.branches = nn.ModuleList(prepare(branch) for branch in part.branches)
+    else:
+        setattr(codec, name, prepare(part))
 
 
 def _check(codec: EVC, dtypes: tuple[torch.dtype | None, ...], memory_format: torch.memory_format, mode: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ._config import EVCConfig, Widths
 from ._network import EVC
-from ._scalable import ScalableEVC, single_encoder
+from ._scalable import ScalableEVC, count_encoders, widest_encoder
 
 _WRAPPERS = ("state_dict", "net")
 _PARALLEL_PREFIX = "module."
@@ -37,9 +37,9 @@ def load_public_checkpoint(path: str | Path) -> EVC:
         CheckpointError: The file is not a checkpoint, wants to run code, or does not fit the EVC network.
     """
     state = _plain_keys(_unwrap(_read(path), path))
-    depths = len({key.split(".")[1] for key in state if key.startswith(_ENCODERS)})
     ours = {_renamed(key, _ENCODERS, _OUR_ENCODERS): value.float() for key, value in state.items()}
-    config = _infer_config(single_encoder(ours), path)
+    depths = count_encoders(ours)
+    config = _infer_config(widest_encoder({key: tuple(value.shape) for key, value in ours.items()}), path)
     with torch.device("meta"):
         network = ScalableEVC(config, depths=depths) if depths else EVC(config)
     _require_fit(state, network, path)
@@ -85,11 +85,11 @@ def _renamed(key: str, old: str, new: str) -> str:
     return new + key.removeprefix(old) if key.startswith(old) else key
 
 
-def _infer_config(state: dict[str, Tensor], path: str | Path) -> EVCConfig:
+def _infer_config(shapes: dict[str, tuple[int, ...]], path: str | Path) -> EVCConfig:
     def width(key: str, dimension: int) -> int:
-        if key not in state or state[key].dim() != 4:
+        if len(shapes.get(key, ())) != 4:
             raise CheckpointError(f"{path} is no EVC checkpoint: it has no 4-dimensional tensor {key}")
-        return state[key].shape[dimension]
+        return shapes[key][dimension]
 
     def widths(first: str, second: str, third: str, fourth: str, dimension: int) -> Widths:
         keys = (f"{name}.weight" for name in (first, second, third, fourth))

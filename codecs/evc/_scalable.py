@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +18,6 @@ from ._presets import PRESETS
 
 DEPTHS = 4
 _PREFIX = "enc.branches."
-
-Entry = TypeVar("Entry")
 
 
 class ScalableEVC(EVC):
@@ -155,14 +153,20 @@ class ScalableEVC(EVC):
         return value.repeat(self.depths) if isinstance(value, Tensor) and value.dim() == 1 else value
 
 
-def single_encoder(state: dict[str, Entry]) -> dict[str, Entry]:
-    """The state of the plain network with the first encoder, of a scalable one with our keys."""
-    first = f"{_PREFIX}0."
-    return {
-        f"enc.{key.removeprefix(first)}" if key.startswith(first) else key: value
-        for key, value in state.items()
-        if key.startswith(first) or not key.startswith(_PREFIX)
-    }
+def count_encoders(state: Iterable[str]) -> int:
+    """How many encoders the state of a scalable network has, by its keys; 0 for a plain network."""
+    return len({key.removeprefix(_PREFIX).partition(".")[0] for key in state if key.startswith(_PREFIX)})
+
+
+def widest_encoder(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a plain network whose encoder holds each of a scalable network's; a plain one's as they are."""
+    plain: dict[str, tuple[int, ...]] = {}
+    for key, shape in shapes.items():
+        if key.startswith(_PREFIX):
+            key = f"enc.{key.removeprefix(_PREFIX).partition('.')[2]}"
+        known = plain.get(key, shape)
+        plain[key] = tuple(map(max, shape, known)) if len(shape) == len(known) else known
+    return plain
 
 
 SCALABLE_PRESETS: dict[str, EVCConfig] = {

@@ -13,6 +13,7 @@ from ._config import EVCConfig, Widths
 from ._exact import exact_priors
 from ._network import EVC
 from ._public_checkpoint import load_public_checkpoint
+from ._scalable import ScalableEVC, count_encoders, widest_encoder
 
 BUNDLED = Path(__file__).parent / "weights"
 IDENTITY = "identity"
@@ -49,7 +50,7 @@ def load_network(name_or_path: str | Path) -> EVC:
             was built or pruned, its priors exact or not; or a public checkpoint (`.pth.tar`).
 
     Returns:
-        The network in evaluation mode, float32, on the CPU.
+        The network in evaluation mode, float32, on the CPU; a `ScalableEVC` where it has several encoders.
 
     Raises:
         ValueError: there is no such name, or the file holds no EVC; the message lists what there is.
@@ -71,11 +72,12 @@ def load_network(name_or_path: str | Path) -> EVC:
 
 def _load_saved(path: Path) -> EVC:
     shapes = _shapes(path)
-    config = infer_config(shapes, path)
+    config, depths = infer_config(widest_encoder(shapes), path), count_encoders(shapes)
 
     def build() -> EVC:
         with torch.random.fork_rng(devices=[]):
-            return _with_exact_priors(EVC(config)) if _EXACT_MARK in shapes else EVC(config)
+            network = ScalableEVC(config, depths=depths) if depths else EVC(config)
+            return _with_exact_priors(network) if _EXACT_MARK in shapes else network
 
     return md.load(path, build).float().eval()
 
@@ -86,7 +88,7 @@ def _with_exact_priors(network: EVC) -> EVC:
     thin = EVC(EVCConfig(latent=latent, encoder=(1, 1, 1, latent), decoder=(1, 1, 1, latent)))
     exact = exact_priors(thin, [torch.rand(3, 256, 256)], rates=(0,))  # large enough for the largest self-test
     exact.enc, exact.dec, exact.config = network.enc, network.dec, network.config
-    return exact
+    return ScalableEVC.around(exact, network.enc) if isinstance(network, ScalableEVC) else exact
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from maskdecay.codecs.evc import EVC, SCALABLE_PRESETS, EVCConfig, ScalableEVC, build_scalable, model_identity
+from maskdecay.codecs.evc import (
+    EVC,
+    SCALABLE_PRESETS,
+    EVCConfig,
+    ScalableEVC,
+    build_scalable,
+    exact_priors,
+    fast,
+    is_exact,
+    load_network,
+    model_identity,
+)
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -162,3 +173,29 @@ def test_one_encoder_is_shrunk_inside_the_network_and_saved(tiny: ScalableEVC, t
             torch.testing.assert_close(loaded(x, 1.0, effort).x_hat, expected[effort - 1], rtol=1e-4, atol=1e-5)
     sizes = [sum(p.numel() for p in encoder.parameters()) for encoder in loaded.enc.branches]
     assert sizes[0] == sizes[2] > 1.5 * sizes[1]
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+@torch.no_grad()
+def test_fast_copies_keep_every_effort(tiny: ScalableEVC, memory_format: torch.memory_format) -> None:
+    quick = fast(tiny, memory_format=memory_format)
+    x = torch.rand(1, 3, 65, 40)
+    assert isinstance(quick, ScalableEVC)
+    for effort in (1, 2, 3):
+        torch.testing.assert_close(quick.encode(x, effort), tiny.encode(x, effort), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_weights_files_tell_how_many_encoders_there_are(tiny: ScalableEVC, tmp_path: Path, exact: bool) -> None:
+    mix = tiny.enc.branches[2][1].block[1]
+    mix.conv[0], mix.conv[2] = nn.Conv2d(4, 3, 1), nn.Conv2d(3, 4, 1)
+    network = exact_priors(tiny, rates=(0,)) if exact else tiny
+    md.save(network, tmp_path / "scalable.safetensors")
+    loaded = load_network(tmp_path / "scalable.safetensors")
+    assert isinstance(loaded, ScalableEVC)
+    assert (loaded.depths, is_exact(loaded), loaded.training) == (3, exact, False)
+    assert loaded.enc.branches[2][1].block[1].conv[0].out_channels == 3
+    assert model_identity(loaded) == model_identity(network)
+    with torch.no_grad():
+        x = torch.rand(1, 3, 64, 64)
+        assert all(torch.equal(loaded.encode(x, e), network.encode(x, e)) for e in (1, 2, 3))
