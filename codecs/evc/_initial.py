@@ -11,11 +11,13 @@ part, and take them off again; the decoder's have linear shortcuts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+import maskdecay as md
 
 from ._layers import ChannelMix, ResidualBlockUpsample, ResidualBlockWithStride, TrunkSpatialMix
 
@@ -45,16 +47,19 @@ class Stage(NamedTuple):
 @torch.no_grad()
 def initialise(network: EVC) -> None:
     """Set the weights of a network of any widths, pruned ones too; those that are not named keep what they are."""
-    encoder, decoder, latent = network.enc, network.dec, network.q_basic.shape[1]
-    for module in (*encoder.modules(), *decoder.modules()):
+    part = network.enc
+    encoders: list[Any] = list(part.branches) if isinstance(part, md.ResidualEnsemble) else [part]
+    decoder, latent = network.dec, network.q_basic.shape[1]
+    for module in (*part.modules(), *decoder.modules()):
         if isinstance(module, TrunkSpatialMix):
             _make_small(module.conv2[0])
         elif isinstance(module, ChannelMix):
             _make_small(module.conv[2])
-    analysis = plan_stages(_encoder_widths(encoder), latent)
-    _fill_encoder(encoder, analysis)
+    analyses = [plan_stages(_encoder_widths(encoder), latent) for encoder in encoders]
+    for encoder, analysis in zip(encoders, analyses, strict=True):
+        _fill_encoder(encoder, analysis)
     _fill_decoder(decoder, plan_stages(_decoder_widths(decoder), latent))
-    _fill_priors(network, analysis[-1].deviations)
+    _fill_priors(network, analyses[0][-1].deviations)
 
 
 def _encoder_widths(encoder: nn.Sequential) -> tuple[int, ...]:

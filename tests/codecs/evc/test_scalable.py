@@ -1,5 +1,6 @@
 """Scalable EVC: the public code's values, one effort at a time and all at once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from maskdecay.codecs.evc import (
     is_exact,
     load_network,
     model_identity,
+    rate_distortion,
 )
+from maskdecay.codecs.evc._initial import initialise
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -117,6 +120,12 @@ def test_a_new_one_is_a_transform_codec_at_every_effort(tiny: ScalableEVC) -> No
     assert max(errors) < 1.1 * min(errors)
     assert max(errors) < 0.5 * smooth.var().item()
     assert not torch.equal(*(tiny.enc.branches[i][1].block[0].conv1[0].weight for i in (0, 1)))
+    for encoder in tiny.enc.branches:
+        nn.init.zeros_(encoder[6].weight)
+    initialise(tiny)  # anew, every encoder
+    with torch.no_grad():
+        again = [(tiny(smooth, 0.5, effort).x_hat - smooth).square().mean().item() for effort in (1, 2, 3)]
+    assert max(again) < 1.1 * min(errors)
 
 
 def test_a_decoder_does_not_tell_how_many_encoders_there_are(tiny: ScalableEVC) -> None:
@@ -199,3 +208,41 @@ def test_weights_files_tell_how_many_encoders_there_are(tiny: ScalableEVC, tmp_p
     with torch.no_grad():
         x = torch.rand(1, 3, 64, 64)
         assert all(torch.equal(loaded.encode(x, e), network.encode(x, e)) for e in (1, 2, 3))
+
+
+def test_a_scalable_network_grows_from_a_trained_encoder(tiny: ScalableEVC) -> None:
+    x = torch.rand(1, 3, 64, 64)
+    plain = ScalableEVC.around(tiny, md.ResidualEnsemble([tiny.enc.branches[0]]))
+    decoder = {k: v.clone() for k, v in tiny.state_dict().items() if not k.startswith("enc.")}
+    stages = []
+
+    def losses(encoders: md.ResidualEnsemble, joint: bool) -> Tensor:
+        network = ScalableEVC.around(plain, encoders).train()
+        if joint:
+            return network.rate_distortion(x, 1.0, 0.01).loss.mean()
+        return rate_distortion(network(x), x, 0.01).loss.mean()
+
+    def train(encoders: md.ResidualEnsemble, stage: md.GrowthStage) -> None:
+        stages.append((stage.kind, stage.branch))
+        optimizer = torch.optim.Adam([p for p in encoders.parameters() if p.requires_grad], lr=1e-3)
+        for _ in range(stage.steps or 1):
+            (losses(encoders, stage.kind == "joint") + stage.extra_loss()).backward()
+            optimizer.step()
+            stage.after_step()
+            optimizer.zero_grad()
+
+    def show(encoders: md.ResidualEnsemble, observe: Callable[[], None]) -> None:
+        losses(encoders, joint=False).backward()
+        observe()
+        encoders.zero_grad()
+
+    large = tiny.enc.branches[0]
+    plan = md.Plan.ratio(md.find_groups(large, x), 0.5)
+    settings = md.DecayConfig(steps=2, importance="fisher")
+    encoders = md.grow_ensemble(large, plan, depths=2, decay=settings, train=train, show=show)
+    assert stages == [("decay", 0), ("tune", 0), ("learn", 1), ("decay", 1), ("tune", 1), ("joint", 1)]
+    assert [encoder[0].conv1.out_channels for encoder in encoders.branches] == [2, 2]
+    network = ScalableEVC.around(tiny.eval(), encoders)
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in decoder.items())
+    with torch.no_grad():
+        assert not torch.equal(network(x, 1.0, 1).x_hat, network(x, 1.0, 2).x_hat)
