@@ -221,10 +221,11 @@ def becomes(teacher, student, picture, groups=None):
     masks.collapse()
     small = md.shrink(teacher, masks)
     assert {k: v.shape for k, v in small.state_dict().items()} == {k: v.shape for k, v in student.state_dict().items()}
-    teacher_says = teacher(picture).x_hat
+    exact = picture.double()  # in float32, latents next to a half are rounded up by one and down by the other
+    teacher_says = teacher.double()(exact).x_hat
     other = type(student)(student.config).eval()
     other.load_state_dict(small.state_dict())
-    torch.testing.assert_close(other(picture).x_hat, teacher_says, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(other.double()(exact).x_hat, teacher_says, rtol=1e-4, atol=1e-4)
     small.load_state_dict(student.state_dict())
     assert torch.equal(small(picture).x_hat, student(picture).x_hat)
     assert str(small) == str(student)  # every layer's widths too
@@ -239,8 +240,8 @@ def codec_groups():
 def test_a_narrow_codec_becomes_the_small_one_exactly(codec_groups):
     teacher, student = build_preset("narrow-large", seed=0), build_preset("narrow-small", seed=1)
     plan = becomes(teacher, student, pictures(64)[:1], codec_groups)
-    assert plan.keep["enc.0.conv1"] == 16
-    assert plan.keep["dec.1.subpel_conv.0"] == 32
+    assert plan.keep["enc.0.conv1"] == 8
+    assert plan.keep["dec.1.subpel_conv.0"] == 64
 
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
