@@ -15,6 +15,7 @@ from maskdecay.codecs._images import load_folder
 from maskdecay.codecs._metrics import bits_per_pixel, mean_squared_error, psnr
 from maskdecay.codecs.evc import EVC, EVCConfig, TrainConfig, build_preset, fast, rate_to_lambda, train
 from maskdecay.codecs.evc._initial import initialise
+from maskdecay.codecs.evc._presets import build_seeded
 from maskdecay.profiling import macs
 from tasks import AfterStep, Budget, ExtraLoss, Stage
 from torch import Tensor, nn
@@ -35,9 +36,7 @@ def _build(network: Network, seed: int) -> EVC:
     if isinstance(network, str):
         return build_preset(network, seed=seed)
     widths = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return EVC(EVCConfig(**widths)).eval()
+    return build_seeded(lambda: EVC(EVCConfig(**widths)), seed).eval()
 
 
 class CodecTask:

@@ -56,7 +56,13 @@ def decay(job: Job, *, loss: str, select: str = "fixed", importance: str | None 
     steps = job.stages[0].steps
     decaying = md.MaskDecay(masks, steps=steps, loss=kind, strength=strength, select=select, importance=importance)
     job.model.zero_grad(set_to_none=True)
-    job.task.fit(job.model, job.stages[0], job.seed, extra_loss=decaying.loss, after_step=decaying.step)
+
+    def step() -> None:
+        if importance == "fisher" and select == "rerank":
+            masks.observe()
+        decaying.step()
+
+    job.task.fit(job.model, job.stages[0], job.seed, extra_loss=decaying.loss, after_step=step)
     while not decaying.done:  # a trainer may skip steps whose loss is not finite
         decaying.step()
     return finish(job, masks)

@@ -121,8 +121,7 @@ def run_demo(config: DemoConfig, progress: Progress) -> DemoResult:
 
     progress("remove and prove", 0.0, "")
     student = md.shrink(network, masks)
-    error = _proof_error(network, student, photos.held_out)
-    decayed = copy.deepcopy(student)
+    decayed, error = copy.deepcopy(student), _proof_error(network, student, photos.held_out)
     progress("remove and prove", 1.0, f"relative difference {error:.0e}")
     clock.lap("shrink")
 
@@ -196,7 +195,7 @@ def decay_masks(
     """Mask the network in place and train it while what the plan drops decays to exactly zero."""
     config = TrainConfig(steps=steps, learning_rate=1e-3, final_learning_rate=0.5, warmup=0.05, seed=seed, **_CROPS)
     masks = md.insert_masks(network, plan)
-    observe_channels(masks, network, photos, config, Processes(), batches=_OBSERVED)
+    observe_channels(masks, network, photos, config, Processes(), _OBSERVED)
     decay = md.MaskDecay(masks, steps=steps, importance="fisher")
     train(
         network,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 
 from ._config import EVCConfig
 from ._network import EVC
+
+Network = TypeVar("Network", bound=EVC)
 
 _LATENT = 192
 _TRUNKS = {"l": (192, 192, 192, 192), "m": (128, 128, 192, 192), "s": (64, 64, 128, 192)}
@@ -51,8 +56,13 @@ def build_preset(name: str, *, seed: int | None = None) -> EVC:
     """
     if name not in PRESETS:
         raise ValueError(f"there is no EVC preset {name!r}; there are {', '.join(PRESETS)}")
+    return build_seeded(lambda: EVC(PRESETS[name]), seed).eval()
+
+
+def build_seeded(build: Callable[[], Network], seed: int | None) -> Network:
+    """Call `build` with the random state of a seed; without one, with the global state, which advances."""
     if seed is None:
-        return EVC(PRESETS[name]).eval()
+        return build()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return EVC(PRESETS[name]).eval()
+        return build()

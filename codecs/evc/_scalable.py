@@ -14,7 +14,7 @@ import maskdecay as md
 from ._config import EVCConfig
 from ._network import EVC, EVCOutput, check_images, pad_images
 from ._objective import RateDistortion, rate_distortion
-from ._presets import PRESETS
+from ._presets import PRESETS, build_seeded
 
 DEPTHS = 4
 _PREFIX = "enc.branches."
@@ -191,8 +191,4 @@ def build_scalable(name: str, *, depths: int = DEPTHS, seed: int | None = None) 
     """
     if name not in SCALABLE_PRESETS:
         raise ValueError(f"there is no scalable EVC preset {name!r}; there are {', '.join(SCALABLE_PRESETS)}")
-    if seed is None:
-        return ScalableEVC(SCALABLE_PRESETS[name], depths=depths).eval()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return ScalableEVC(SCALABLE_PRESETS[name], depths=depths).eval()
+    return build_seeded(lambda: ScalableEVC(SCALABLE_PRESETS[name], depths=depths), seed).eval()

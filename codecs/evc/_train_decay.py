@@ -18,8 +18,7 @@ from ._train_config import TrainConfig
 from ._train_objective import Objective
 from ._train_processes import Processes
 
-OBSERVED = 64
-"""Batches whose gradients tell which channels matter."""
+_FEWEST, _MOST = 4, 64  # batches whose gradients tell which channels matter; a tenth of the decay's steps in between
 _NEST = "decay"
 
 
@@ -79,14 +78,18 @@ class Decaying:
         self.decay.step()
 
 
+def observed_batches(steps: int) -> int:
+    """How many batches to look at before a decay of so many steps."""
+    return min(max(_FEWEST, steps // 10), _MOST)
+
+
 def observe_channels(
     masks: md.Masks,
     network: EVC,
     images: Sequence[Tensor],
     config: TrainConfig,
     processes: Processes,
-    *,
-    batches: int = OBSERVED,
+    batches: int,
 ) -> None:
     """Show the masks the gradients of some batches, of all processes, without a change of the weights."""
     device = processes.device

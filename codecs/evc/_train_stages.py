@@ -18,7 +18,7 @@ from ._exact import exact_priors, is_exact, seal
 from ._network import EVC
 from ._students import StudentConfig
 from ._train_config import TrainConfig
-from ._train_decay import Decaying, observe_channels
+from ._train_decay import Decaying, observe_channels, observed_batches
 from ._train_hooks import Hooks, Part, StageSteps
 from ._train_loop import Loop
 from ._train_objective import Objective
@@ -166,14 +166,14 @@ class _Training:
 
     def _decaying(self, config: TrainConfig, state: State | None) -> Decaying:
         assert self.student is not None
+        steps = self._expected_steps(config) if state is None else state.facts["decay"]["steps"]
 
         def observe(masks: md.Masks) -> None:
-            observe_channels(masks, self.network, self.images, config, self.processes)
+            observe_channels(masks, self.network, self.images, config, self.processes, observed_batches(steps))
 
-        if state is None:
-            return Decaying(self.network, self.student, self._expected_steps(config), observe)
-        decaying = Decaying(self.network, self.student, state.facts["decay"]["steps"], observe)
-        decaying.restore(state.tensors, state.facts["decay"])
+        decaying = Decaying(self.network, self.student, steps, observe)
+        if state is not None:
+            decaying.restore(state.tensors, state.facts["decay"])
         return decaying
 
     def _loop(self, config: TrainConfig, decaying: Decaying | None) -> Loop:
