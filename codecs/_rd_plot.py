@@ -19,6 +19,8 @@ _HEIGHT = 5.0
 _FAMILIES = {"jpeg": ("#E69F00", "s"), "webp": ("#009E73", "D"), "avif": ("#D55E00", "^"), "jxl": ("#56B4E9", "v")}
 _OTHERS = ("#CC79A7", "p")
 _OWN = ("#0072B2", "#CC79A7")
+_OWN_STEPS = ("#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")
+"""For more of them than that, which are steps of one codec."""
 _GREYS = (("#202124", ">"), ("#5f6368", "<"), ("#9aa0a6", "P"))
 _BESIDE = 1.3
 """How much further than the evaluated curves the picture reaches."""
@@ -76,8 +78,9 @@ def _points(curve: RDCurve | PublishedCurve) -> list[MeanPoint]:
 def _styles(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Evaluated codecs thick, published ones dashed in greys, baselines thin: colour or marker tells any two apart."""
     styles: list[dict[str, Any]] = []
+    own = _OWN if len(evaluation.curves) <= len(_OWN) else _OWN_STEPS
     for place in range(len(evaluation.curves)):
-        styles.append({"color": _OWN[place % len(_OWN)], "linewidth": 2.6, "marker": "o", "zorder": 4})
+        styles.append({"color": own[place % len(own)], "linewidth": 2.6, "marker": "o", "zorder": 4})
     for place in range(len(evaluation.published)):
         shade, marker = _GREYS[place % len(_GREYS)]
         styles.append({"color": shade, "linestyle": "--", "linewidth": 1.4, "marker": marker})

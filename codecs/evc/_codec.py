@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -15,32 +14,25 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from .._container import MAX_PIXELS, Container, FileFormat, Header, Section, read_container, write_container
+from .._container import MAX_PIXELS, Container, Section, read_container
 from .._pictures import CodecWarning, Picture, PictureKind, from_picture, to_picture
 from .._side_sections import pack_sides, unpack_sides
-from ._blocks import WrittenImage, read_image, write_image
-from ._coding import to_hundredths
+from ._blocks import read_image
+from ._effort import AUTO, Effort, check_effort, latents_by_effort
 from ._exact import is_exact, self_test
 from ._fast import fast
 from ._identity import model_identity
 from ._latents import hyper_latent_tables
 from ._network import EVC, PAD_MULTIPLE
 from ._rates import check_rate
-from ._search import check_choice, highest_rate, lowest_rate
-from ._transforms import analyse, synthesise
+from ._scalable import ScalableEVC
+from ._search import check_choice
+from ._transforms import synthesise
+from ._trials import EVC_FILE, Goal, Trials
 from ._weights import load_network
 
-EVC_FILE = FileFormat(name="EVC", magic=b"\x89EVC", version=1)
 DEFAULT_RATE = 32
 _PADDED_PIXELS = 1 << 22  # no image is refused for its padding below
-
-
-class _Trial(NamedTuple):
-    """An image coded at a rate."""
-
-    rate: int
-    written: WrittenImage
-    data: bytes
 
 
 class EVCCodec:
@@ -116,6 +108,7 @@ class EVCCodec:
         rate: int | None = None,
         target_bpp: float | None = None,
         target_psnr: float | None = None,
+        effort: Effort | None = None,
     ) -> bytes:
         """Code an image; at most one of `rate`, `target_bpp` and `target_psnr`.
 
@@ -125,6 +118,9 @@ class EVCCodec:
             rate: 0 (fewest bits) to 63; 32 by default.
             target_bpp: take the highest rate whose file has at most so many bits per pixel, all included.
             target_psnr: take the lowest rate whose image has at least so many dB (over the 8-bit colours).
+            effort: for weights with several encoders, how many of them run, 1 to `efforts`; all by default. `auto`
+                tries each number and takes the file of the least bpp + lambda * 255^2 * mse at the rate, of the best
+                picture within `target_bpp`, or of the fewest bytes with `target_psnr`. The file does not tell.
 
         Returns:
             The bytes of an `.evc` file.
@@ -134,29 +130,30 @@ class EVCCodec:
 
         Raises:
             TypeError: this is no image.
-            ValueError: the image or an argument is out of its range, or the weights make latents that are not finite.
+            ValueError: the image or an argument is out of its range, the weights have one encoder and `effort` is
+                given, or they make latents that are not finite.
         """
         check_choice(rate, target_bpp, target_psnr)
+        self.check_effort(effort)
         picture = to_picture(image)
         self._check_size(picture.height, picture.width)
-        sections = pack_sides(picture)
-        y = analyse(self._model, picture.colour, self._tile)
-
-        def attempt(rate: int) -> _Trial:
-            written = write_image(self._model, y, self._hundredths(rate), self._z_tables)
-            return _Trial(rate, written, self._pack(picture, rate, written, sections))
-
-        if target_bpp is not None:
-            limit = target_bpp * picture.width * picture.height / 8 + 1e-3  # a byte is a byte, whatever the float
-            trial, met = highest_rate(attempt, lambda trial: len(trial.data) <= limit)
-        elif target_psnr is not None:
-            trial, met = lowest_rate(attempt, lambda trial: self._quality(picture, trial.written) >= target_psnr)
-        else:
-            trial, met = attempt(DEFAULT_RATE if rate is None else rate), True
+        untold = target_bpp is None and target_psnr is None and rate is None
+        goal = Goal(DEFAULT_RATE if untold else rate, target_bpp, target_psnr)
+        trials = Trials(self._model, picture, pack_sides(picture), self._z_tables, self._identity, self._tile)
+        latents = latents_by_effort(self._model, picture.colour, self._tile, effort)
+        trial, met = trials.best(latents, goal, several=effort == AUTO)
         if not met:
-            wanted = f"{target_bpp} bpp" if target_bpp is not None else f"{target_psnr} dB"
-            warnings.warn(f"{wanted} is out of reach; rate {trial.rate} is nearest", CodecWarning, stacklevel=2)
+            warnings.warn(f"{goal} is out of reach; rate {trial.rate} is nearest", CodecWarning, stacklevel=2)
         return trial.data
+
+    @property
+    def efforts(self) -> int:
+        """How many encoders the weights have: the highest `effort`."""
+        return self._model.depths if isinstance(self._model, ScalableEVC) else 1
+
+    def check_effort(self, effort: Effort | None) -> None:
+        """Raise ValueError unless `encode` takes this effort."""
+        check_effort(self._model, effort)
 
     @overload
     def decode(
@@ -208,25 +205,3 @@ class EVCCodec:
                 f"the image has {width}x{height} pixels, {padded} with padding; the limit is {self._max_pixels} "
                 "(max_pixels, --max-pixels)"
             )
-
-    def _hundredths(self, rate: int) -> int:
-        return to_hundredths(float(self._model.rate_to_q_scale(rate)))
-
-    def _quality(self, picture: Picture, written: WrittenImage) -> float:
-        """dB of the 8-bit colours."""
-        grey = picture.colour.shape[2] == 1
-        decoded = synthesise(self._model, written.y_hat, picture.height, picture.width, grey=grey, tile=self._tile)
-        error = np.mean(np.square(decoded.astype(np.float32) - picture.colour), dtype=np.float64)
-        return math.inf if error == 0 else 10 * math.log10(255**2 / error)
-
-    def _pack(self, picture: Picture, rate: int, written: WrittenImage, sections: Mapping[Section, bytes]) -> bytes:
-        header = Header(
-            channels=picture.channels,
-            bit_depth=8,
-            setting=rate,
-            width=picture.width,
-            height=picture.height,
-            model=self._identity,
-            check=written.check,
-        )
-        return write_container(EVC_FILE, header, {**sections, Section.IMAGE: written.section})

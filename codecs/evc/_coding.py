@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...profiling import stage
 from .._tables import Tables
+from ._effort import encode_at
 from ._latents import hyper_latent_tables, latent_grid, read_latents, write_latents
 from ._network import EVC, check_images
 from ._symbols import SymbolReader, SymbolWriter
@@ -69,6 +70,7 @@ def compress(
     images: Float[Tensor, "1 3 height width"],
     q_scale: int | float | Float[Tensor, ""] = 1.0,
     *,
+    effort: int | None = None,
     z_tables: Tables | None = None,
 ) -> EVCStreams:
     """Code one image; `decompress` gives what `model(images, q_scale)` reconstructs in evaluation mode.
@@ -77,10 +79,12 @@ def compress(
         model: on the device of `images`.
         images: one RGB image in [0, 1], of any size.
         q_scale: factor on the quantiser step, rounded to 1/100; see `EVC.rate_to_q_scale`.
+        effort: how many encoders of a `ScalableEVC` run, all by default; `choose_effort` finds the best number.
         z_tables: from `hyper_latent_tables(model)`, to make them once for many images.
 
     Raises:
-        ValueError: `images` is not one RGB image, `q_scale` is not at least 1/100, or latents are not finite.
+        ValueError: `images` is not one RGB image, `q_scale` is not at least 1/100, there is no such effort, or latents
+            are not finite.
     """
     check_images(images)
     if images.shape[0] != 1:
@@ -88,7 +92,7 @@ def compress(
     hundredths, writer = to_hundredths(float(q_scale)), SymbolWriter()
     z_tables = z_tables or hyper_latent_tables(model)
     with stage("encoder"):
-        y = model.encode(images)
+        y = encode_at(model, images, effort)
     write_latents(model, y, model.step(hundredths / Q_SCALE_UNIT), z_tables, writer)
     z, step_1, step_2 = writer.streams
     return EVCStreams(

@@ -13,6 +13,7 @@ from .._measuring import Images, Told, evaluate_coders
 from .._pictures import Picture
 from .._published import published_evc
 from ._codec import EVCCodec
+from ._effort import Effort
 from ._rates import ANCHOR_RATES
 
 
@@ -22,6 +23,7 @@ def evaluate_files(
     rates: Sequence[int] = ANCHOR_RATES,
     *,
     title: str = "EVC",
+    efforts: Sequence[Effort | None] = (None,),
     baselines: Sequence[str] = (),
     published: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -36,6 +38,7 @@ def evaluate_files(
         images: a folder of image files, or pictures by name; only their colours are coded.
         rates: of 0..63; four or more give a BD-rate.
         title: what tables and plots call it.
+        efforts: how many encoders run, for weights with several: a curve for each; see `EVCCodec.encode`.
         baselines: names of codecs to hold it against, see `baseline_names`; those that the machine lacks are told in
             the evaluation's `missing`.
         published: set the published curves, which are of Kodak, beside it.
@@ -43,14 +46,16 @@ def evaluate_files(
         told: hears of the progress.
 
     Raises:
-        ValueError: a rate, a name, the folder or a picture is bad.
+        ValueError: a rate, an effort, a name, the folder or a picture is bad.
         OSError: a file cannot be read.
         ImportError: a package of the extra `evaluate` is not installed.
     """
-    own = evc_coder(codec, rates, title=title)
+    if len(set(efforts)) < len(efforts):
+        raise ValueError(f"give each effort once, not {', '.join(map(str, efforts))}")
+    own = [evc_coder(codec, rates, title=title, effort=effort) for effort in efforts]
     others, missing = find_baselines(baselines)
     return evaluate_coders(
-        [own],
+        own,
         images,
         baselines=others,
         missing=missing,
@@ -60,25 +65,28 @@ def evaluate_files(
     )
 
 
-def evc_coder(codec: EVCCodec, rates: Sequence[int] = ANCHOR_RATES, *, title: str = "EVC") -> Coder:
+def evc_coder(
+    codec: EVCCodec, rates: Sequence[int] = ANCHOR_RATES, *, title: str = "EVC", effort: Effort | None = None
+) -> Coder:
     """A codec at some rates, for `evaluate_coders`.
 
     Raises:
-        ValueError: a rate comes twice, or there is none.
+        ValueError: a rate comes twice, or there is none; or there is no such effort.
     """
+    codec.check_effort(effort)
     return Coder(
-        name="evc",
-        title=title,
+        name="evc" if effort is None else f"evc-{effort}",
+        title=title if effort is None else f"{title}, effort {effort}",
         about=f"weights {codec.identity}",
         setting="rate",
         settings=tuple(rates),
-        encode=partial(_encode, codec),
+        encode=partial(_encode, codec, effort),
         decode=partial(_decode, codec),
     )
 
 
-def _encode(codec: EVCCodec, pixels: Pixels, rate: int) -> bytes:
-    return codec.encode(Picture(colour=pixels), rate=rate)
+def _encode(codec: EVCCodec, effort: Effort | None, pixels: Pixels, rate: int) -> bytes:
+    return codec.encode(Picture(colour=pixels), rate=rate, effort=effort)
 
 
 def _decode(codec: EVCCodec, data: bytes) -> Pixels:

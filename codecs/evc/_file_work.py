@@ -12,6 +12,7 @@ from .._picture_files import read_picture, write_picture
 from .._pictures import MODES
 from .._writing import write_whole
 from ._codec import EVC_FILE, EVCCodec
+from ._effort import Effort
 from ._weights import bundled_names, name_of_bundled
 
 
@@ -27,6 +28,7 @@ class EncodeFiles:
         rate: for `EVCCodec.encode`, as the other two.
         target_bpp: bits per pixel.
         target_psnr: dB.
+        effort: how many encoders run.
     """
 
     model: str
@@ -36,17 +38,20 @@ class EncodeFiles:
     rate: int | None = None
     target_bpp: float | None = None
     target_psnr: float | None = None
+    effort: Effort | None = None
 
     def __call__(self) -> Work:
         """Codes the first path's image to the second."""
         codec = EVCCodec.load(self.model, device=self.device, max_pixels=self.max_pixels)
+        codec.check_effort(self.effort)
         return partial(self._encode, codec)
 
     def _encode(self, codec: EVCCodec, source: Path, target: Path) -> str:
         picture = read_picture(source, max_pixels=self.max_pixels)
         if not self.metadata:
             picture = picture.without_profiles()
-        data = codec.encode(picture, rate=self.rate, target_bpp=self.target_bpp, target_psnr=self.target_psnr)
+        choice = {"rate": self.rate, "target_bpp": self.target_bpp, "target_psnr": self.target_psnr}
+        data = codec.encode(picture, effort=self.effort, **choice)
         write_whole(target, data)
         facts = describe(data)
         return f"{facts['bytes']} bytes, {facts['bpp']} bpp, rate {facts['rate']}"

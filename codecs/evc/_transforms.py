@@ -21,7 +21,10 @@ MARGIN = 4
 
 @torch.no_grad()
 def analyse(
-    model: EVC, colour: UInt8[np.ndarray, "height width colours"], tile: int
+    model: EVC,
+    colour: UInt8[np.ndarray, "height width colours"],
+    tile: int,
+    encode: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "1 latent rows columns"]:
     """Latents of an image, the same for every rate.
 
@@ -29,6 +32,7 @@ def analyse(
         model: an EVC.
         colour: grey is coded as RGB of equal channels.
         tile: side of the tiles in pixels, a multiple of 64.
+        encode: what makes latents of tiles, whose sides are multiples of 64; `model.encode` by default.
     """
     rows, columns = latent_grid(*colour.shape[:2])
     y = model.q_basic.new_empty(1, model.q_basic.shape[1], rows, columns)
@@ -39,7 +43,7 @@ def analyse(
         return planes.expand(3, -1, -1)[None].to(model.q_basic.dtype).contiguous() / 255
 
     with stage("encoder"):
-        for box, part in _tiles(model.encode, read, (rows, columns), tile, upscale=1):
+        for box, part in _tiles(encode or model.encode, read, (rows, columns), tile, upscale=1):
             y[(..., *box.slices)] = part
     return y
 

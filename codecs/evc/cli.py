@@ -54,6 +54,10 @@ def encode(
     rate: Annotated[int | None, typer.Option(min=0, max=63, help="0 fewest bits, 63 most. [default: 32]")] = None,
     target_bpp: Annotated[float | None, typer.Option(help="Highest rate within so many bits per pixel.")] = None,
     target_psnr: Annotated[float | None, typer.Option(help="Lowest rate with so many dB or more.")] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto", help="Of several encoders, how many run; auto: as many as pay. [default: all]"),
+    ] = None,
     metadata: Annotated[bool, typer.Option(help="Keep ICC profiles and EXIF blocks.")] = True,
     recursive: Recursive = False,
     workers: Workers = 1,
@@ -66,6 +70,7 @@ def encode(
     """Code images (PNG, JPEG, WebP, PPM, ...) to .evc files."""
     from .._picture_files import INPUT_SUFFIXES
     from ._codec import check_choice
+    from ._effort import parse_effort
     from ._file_work import EncodeFiles
 
     def plan() -> tuple[list[Any], Callable[[], Any]]:
@@ -74,7 +79,8 @@ def encode(
         for job in jobs:
             if job.target.suffix.lower() != SUFFIX:
                 raise ValueError(f"{job.target} must end in {SUFFIX}")
-        choice = {"rate": rate, "target_bpp": target_bpp, "target_psnr": target_psnr}
+        choice: dict[str, Any] = {"rate": rate, "target_bpp": target_bpp, "target_psnr": target_psnr}
+        choice["effort"] = parse_effort(effort)
         return jobs, EncodeFiles(model=model, device=device, max_pixels=max_pixels, metadata=metadata, **choice)
 
     _run("encode", plan, workers=workers, existing=_existing(skip_existing, overwrite), verbose=verbose)

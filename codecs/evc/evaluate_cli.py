@@ -16,6 +16,7 @@ from ._default import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from .._evaluation import Evaluation
+    from ._effort import Effort
 
 
 class OutputFormat(str, Enum):
@@ -37,6 +38,10 @@ def evaluate(
         str, typer.Option(metavar="NAME|FILE", help="Bundled weights, a .safetensors file or a .pth.tar.")
     ] = DEFAULT_MODEL,
     rates: Annotated[str, typer.Option(metavar="R,R,...", help="Of 0..63; four give a BD-rate.")] = "0,21,42,63",
+    effort: Annotated[
+        str | None,
+        typer.Option(metavar="N,auto,...", help="Of several encoders, how many run: a curve for each."),
+    ] = None,
     baselines: Annotated[
         str, typer.Option(metavar="NAME,...", help="Codecs to hold it against; also jpeg-444, avif-slow.")
     ] = "jpeg,webp,avif,jxl",
@@ -65,7 +70,9 @@ def evaluate(
         _check_outputs(out, plot)
         names = () if no_baselines else _words(baselines)
         with _notes_told():
-            evaluation = _measure(folder, model, _numbers(rates), names, published, max_pixels, device)
+            evaluation = _measure(
+                folder, model, _numbers(rates), _efforts(effort), names, published, max_pixels, device
+            )
         text = render(evaluation, form.value if form is not None else ending)  # type: ignore[arg-type]
         if out is None:
             typer.echo(text, nl=False)
@@ -84,6 +91,7 @@ def _measure(
     folder: Path,
     model: str,
     rates: tuple[int, ...],
+    efforts: tuple[Effort | None, ...],
     names: tuple[str, ...],
     published: bool,
     max_pixels: int,
@@ -109,6 +117,7 @@ def _measure(
             folder,
             rates,
             title=title,
+            efforts=efforts,
             baselines=names,
             published=published,
             max_pixels=max_pixels,
@@ -125,6 +134,12 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in _words(text))
     except ValueError as error:
         raise ValueError(f"--rates {text}: give whole numbers of 0..63 between commas") from error
+
+
+def _efforts(text: str | None) -> tuple[Effort | None, ...]:
+    from ._effort import parse_effort
+
+    return (None,) if text is None else tuple(parse_effort(word) for word in _words(text))
 
 
 def _check_outputs(out: Path | None, plot: Path | None) -> None:
