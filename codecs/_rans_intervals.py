@@ -1,0 +1,80 @@
+"""rANS for symbols whose interval is computed, not listed: written at once, read in portions.
+
+The stream, version 1 (any change to it breaks files): nothing at all for no symbols; otherwise little-endian 32-bit
+words, the first two being the state x, 2^31 <= x < 2^63, low word first. To decode a symbol, find the one whose interval
+of 0..2^24 holds x mod 2^24. Then x becomes length * floor(x / 2^24) + x mod 2^24 - start, and if that is below 2^31,
+2^32 * x + the next word. After the last symbol the state is 2^31 and all words are read: the decoder checks it.
+
+It needs numba; there is no slower form.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int32, UInt32
+
+from ._integer_mixture import Bins, IntegerMixtures, check_mixtures, mixture_tables
+
+_LOWEST_STATE = 1 << 31
+_STATE_BYTES = 8
+
+
+def encode_intervals(starts: UInt32[np.ndarray, " count"], lengths: UInt32[np.ndarray, " count"]) -> bytes:
+    """Code symbols in this order, each given by its interval of 0..2^24, from `intervals`."""
+    from . import _integer_mixture_numba as kernels
+
+    if not len(starts):
+        return b""
+    state, words = np.full(1, _LOWEST_STATE, np.uint64), np.empty(len(starts), np.uint32)
+    position = kernels.encode_intervals(starts, lengths, state, words)
+    return state.astype("<u8").tobytes() + words[position:].astype("<u4").tobytes()
+
+
+class IntervalReader:
+    """Decodes a stream of `encode_intervals`, portion by portion; then call `finish`.
+
+    Safe on any bytes: memory and time depend on what is asked for, not on what the bytes say.
+
+    Args:
+        data: the whole stream.
+
+    Raises:
+        ValueError: these bytes are no such stream.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        if len(data) % 4 or 0 < len(data) < _STATE_BYTES:
+            raise ValueError(f"the stream is damaged: {len(data)} bytes are no state and whole words")
+        start = data[:_STATE_BYTES] or _LOWEST_STATE.to_bytes(_STATE_BYTES, "little")
+        self._state = np.frombuffer(start, "<u8").astype(np.uint64)
+        if not _LOWEST_STATE <= int(self._state[0]) < _LOWEST_STATE << 32:
+            raise ValueError("the stream is damaged: no encoder begins with this state")
+        self._words = np.frombuffer(data[_STATE_BYTES:], "<u4").astype(np.uint32)
+        self._position = 0
+
+    def read(self, mixtures: IntegerMixtures, bins: Bins) -> Int32[np.ndarray, " count"]:
+        """Decode the next symbols, one for each mixture.
+
+        Raises:
+            ValueError: the stream ends before the last of them, or arguments are out of range.
+        """
+        from ._integer_mixture_numba import decode_symbols
+
+        check_mixtures(mixtures, bins)
+        symbols = np.empty(len(bins.first), np.int32)
+        position = decode_symbols(
+            self._words, self._position, self._state, *mixtures, *bins, *mixture_tables(), symbols
+        )
+        if position < 0:
+            raise ValueError("the stream is too short or damaged: it ends before the last symbol")
+        self._position = position
+        return symbols
+
+    def finish(self) -> None:
+        """Check that the stream ends here, as every whole one does.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if self._position != len(self._words) or self._state[0] != _LOWEST_STATE:
+            raise ValueError("the stream is too long or damaged: it does not end after the last symbol")
