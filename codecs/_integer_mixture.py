@@ -9,7 +9,7 @@ What files rest on (a change to any of this breaks them):
   rounded, n = 0 to 2048, the first 0 and the last 2^24. With u = (e - mean) INVERSE + 2^28, cut to 0..2^29 - 1,
   n = floor(u / 2^18) and f = u mod 2^18, it is SIGMOID[n] + floor(f (SIGMOID[n + 1] - SIGMOID[n]) / 2^18).
 - There are c bins of width B; bin 0 is around `first`, its upper edge first + B / 2. With A(j) the weighted sum of
-  masses below the lower edge of bin j, F(0) = 0, F(c) = 2^24, and else F(j) = floor(((2^24 - c) A(j) + 2^37) / 2^38) + j.
+  masses below the lower edge of bin j, F(0) = 0, F(c) = 2^24, else F(j) = floor(((2^24 - c) A(j) + 2^37) / 2^38) + j.
   Bin j has the interval from F(j) to F(j + 1), so no bin is empty, and the outer ones take the tails.
 
 Entries are rounded half to even from 40 decimal digits, on any machine.

@@ -1,9 +1,9 @@
 """rANS for symbols whose interval is computed, not listed: written at once, read in portions.
 
 The stream, version 1 (any change to it breaks files): nothing at all for no symbols; otherwise little-endian 32-bit
-words, the first two being the state x, 2^31 <= x < 2^63, low word first. To decode a symbol, find the one whose interval
-of 0..2^24 holds x mod 2^24. Then x becomes length * floor(x / 2^24) + x mod 2^24 - start, and if that is below 2^31,
-2^32 * x + the next word. After the last symbol the state is 2^31 and all words are read: the decoder checks it.
+words, the first two being the state x, 2^31 <= x < 2^63, low word first. To decode a symbol, find the one whose
+interval of 0..2^24 holds x mod 2^24. Then x becomes length * floor(x / 2^24) + x mod 2^24 - start, and if that is below
+2^31, 2^32 * x + the next word. After the last symbol the state is 2^31 and all words are read: the decoder checks it.
 
 It needs numba; there is no slower form.
 """
