@@ -10,11 +10,11 @@ from ._identity import model_identity
 from ._network import EVC, EVCOutput
 from ._objective import RateDistortion, RatePoint, evaluate, rate_distortion
 from ._precision import PrecisionCost, half_precision_cost
-from ._presets import PRESETS, build_preset
+from ._presets import PRESETS, SCALABLE_PRESETS, build_preset, build_scalable
 from ._public_checkpoint import CheckpointError, load_public_checkpoint
 from ._rates import rate_to_lambda
 from ._samples import SampleImages, sample_images
-from ._scalable import SCALABLE_PRESETS, ScalableEVC, build_scalable
+from ._scalable import ScalableEVC
 from ._train import TrainConfig, TrainReport, TrainStep, train
 from ._weights import bundled_names, load_network
 

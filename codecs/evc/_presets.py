@@ -1,14 +1,16 @@
-"""Named EVC networks: the public ones, and a narrow family that trains in minutes on a CPU."""
+"""Named EVC networks: the public ones, a narrow family that trains in minutes on a CPU, and scalable ones of both."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 
 from ._config import EVCConfig
 from ._network import EVC
+from ._scalable import DEPTHS, ScalableEVC
 
 Network = TypeVar("Network", bound=EVC)
 
@@ -44,19 +46,49 @@ PRESETS: dict[str, EVCConfig] = {
 }
 
 
+SCALABLE_PRESETS: dict[str, EVCConfig] = {
+    "scalable-sl": PRESETS["sl"],
+    "scalable-ss": PRESETS["ss"],
+    "narrow-scalable-sl": replace(PRESETS["narrow-large"], encoder=PRESETS["narrow-small"].encoder),
+    "narrow-scalable-ss": PRESETS["narrow-small"],
+}
+"""Widths of networks with several small encoders, and a large (`sl`) or small (`ss`) decoder."""
+
+
 def build_preset(name: str, *, seed: int | None = None) -> EVC:
     """Build a named network in evaluation mode, with random weights.
 
     Args:
-        name: a key of `PRESETS`.
+        name: a key of `PRESETS`, or of `SCALABLE_PRESETS`, which has four encoders; `scalable-sl@2` has two, and costs
+            what effort 2 costs.
         seed: for the weights; the global random state is used and advanced only without one.
 
     Raises:
         ValueError: There is no such preset.
     """
-    if name not in PRESETS:
-        raise ValueError(f"there is no EVC preset {name!r}; there are {', '.join(PRESETS)}")
-    return build_seeded(lambda: EVC(PRESETS[name]), seed).eval()
+    if name in PRESETS:
+        return build_seeded(lambda: EVC(PRESETS[name]), seed).eval()
+    preset, at, depths = name.partition("@")
+    if preset in SCALABLE_PRESETS and (not at or depths.isdecimal()):
+        return build_scalable(preset, depths=int(depths or DEPTHS), seed=seed)
+    names = ", ".join((*PRESETS, *SCALABLE_PRESETS))
+    raise ValueError(f"there is no EVC preset {name!r}; there are {names}")
+
+
+def build_scalable(name: str, *, depths: int = DEPTHS, seed: int | None = None) -> ScalableEVC:
+    """Build a named scalable network in evaluation mode, with random weights.
+
+    Args:
+        name: a key of `SCALABLE_PRESETS`.
+        depths: number of encoders.
+        seed: for the weights; the global random state is used and advanced only without one.
+
+    Raises:
+        ValueError: There is no such preset.
+    """
+    if name not in SCALABLE_PRESETS:
+        raise ValueError(f"there is no scalable EVC preset {name!r}; there are {', '.join(SCALABLE_PRESETS)}")
+    return build_seeded(lambda: ScalableEVC(SCALABLE_PRESETS[name], depths=depths), seed).eval()
 
 
 def build_seeded(build: Callable[[], Network], seed: int | None) -> Network:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +13,6 @@ import maskdecay as md
 from ._config import EVCConfig
 from ._network import EVC, EVCOutput, check_images, pad_images
 from ._objective import RateDistortion, rate_distortion
-from ._presets import PRESETS, build_seeded
 
 DEPTHS = 4
 _PREFIX = "enc.branches."
@@ -27,7 +25,7 @@ class ScalableEVC(EVC):
     all of them. Every method of `EVC` works, at full effort where none is given.
 
     Args:
-        config: widths; `encoder` is those of each encoder.
+        config: widths; `encoder` is those of each encoder. `SCALABLE_PRESETS` holds some.
         depths: number of encoders, at least 1.
 
     Raises:
@@ -38,10 +36,10 @@ class ScalableEVC(EVC):
 
     enc: md.ResidualEnsemble
 
-    def __init__(self, config: EVCConfig | None = None, *, depths: int = DEPTHS) -> None:
+    def __init__(self, config: EVCConfig, *, depths: int = DEPTHS) -> None:
         if depths < 1:
             raise ValueError(f"depths={depths} must be at least 1: an image needs an encoder")
-        super().__init__(config or SCALABLE_PRESETS["scalable-sl"])
+        super().__init__(config)
         self.enc = md.ResidualEnsemble([self.enc, *(EVC(self.config).enc for _ in range(depths - 1))])
 
     @classmethod
@@ -167,28 +165,3 @@ def widest_encoder(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int
         known = plain.get(key, shape)
         plain[key] = tuple(map(max, shape, known)) if len(shape) == len(known) else known
     return plain
-
-
-SCALABLE_PRESETS: dict[str, EVCConfig] = {
-    "scalable-sl": PRESETS["sl"],
-    "scalable-ss": PRESETS["ss"],
-    "scalable-narrow-sl": replace(PRESETS["narrow-large"], encoder=PRESETS["narrow-small"].encoder),
-    "scalable-narrow-ss": PRESETS["narrow-small"],
-}
-"""Widths of scalable networks: small encoders, and a large (`sl`) or small (`ss`) decoder."""
-
-
-def build_scalable(name: str, *, depths: int = DEPTHS, seed: int | None = None) -> ScalableEVC:
-    """Build a named scalable network in evaluation mode, with random weights.
-
-    Args:
-        name: a key of `SCALABLE_PRESETS`.
-        depths: number of encoders.
-        seed: for the weights; the global random state is used and advanced only without one.
-
-    Raises:
-        ValueError: There is no such preset.
-    """
-    if name not in SCALABLE_PRESETS:
-        raise ValueError(f"there is no scalable EVC preset {name!r}; there are {', '.join(SCALABLE_PRESETS)}")
-    return build_seeded(lambda: ScalableEVC(SCALABLE_PRESETS[name], depths=depths), seed).eval()

@@ -51,12 +51,14 @@ def encode(
     inputs: Inputs,
     output: Output,
     model: Model = DEFAULT_MODEL,
-    rate: Annotated[int | None, typer.Option(min=0, max=63, help="0 fewest bits, 63 most. [default: 32]")] = None,
+    rate: Annotated[int | None, typer.Option(min=0, max=63, show_default="32", help="0 fewest bits, 63 most.")] = None,
     target_bpp: Annotated[float | None, typer.Option(help="Highest rate within so many bits per pixel.")] = None,
     target_psnr: Annotated[float | None, typer.Option(help="Lowest rate with so many dB or more.")] = None,
     effort: Annotated[
         str | None,
-        typer.Option(metavar="N|auto", help="Of several encoders, how many run; auto: as many as pay. [default: all]"),
+        typer.Option(
+            metavar="N|auto", show_default="all", help="Of several encoders, how many run; auto: as many as pay."
+        ),
     ] = None,
     metadata: Annotated[bool, typer.Option(help="Keep ICC profiles and EXIF blocks.")] = True,
     recursive: Recursive = False,
@@ -91,7 +93,8 @@ def decode(
     inputs: Inputs,
     output: Output,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="As for encode. [default: the bundled one that fits a file]")
+        str | None,
+        typer.Option(metavar="NAME|FILE", show_default="the bundled one that fits a file", help="As for encode."),
     ] = None,
     image_format: Annotated[ImageFormat, typer.Option("--format", help="Of images in a folder.")] = ImageFormat.png,
     recursive: Recursive = False,

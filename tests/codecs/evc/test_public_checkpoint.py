@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from maskdecay.codecs.evc import EVC, CheckpointError, EVCConfig, ScalableEVC, load_public_checkpoint
-from maskdecay.codecs.evc._scalable import SCALABLE_PRESETS
+from maskdecay.codecs.evc._presets import SCALABLE_PRESETS
 from torch import Tensor
 
 OFFICIAL = json.loads((Path(__file__).parent / "fixtures" / "official_shapes.json").read_text())

@@ -7,9 +7,11 @@ import pytest
 import torch
 from maskdecay.codecs.evc import (
     EVC,
+    PRESETS,
     SCALABLE_PRESETS,
     EVCConfig,
     ScalableEVC,
+    build_preset,
     build_scalable,
     exact_priors,
     fast,
@@ -19,6 +21,8 @@ from maskdecay.codecs.evc import (
     rate_distortion,
 )
 from maskdecay.codecs.evc._initial import initialise
+from maskdecay.profiling import macs
+from maskdecay.profiling._targets import load_target
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -152,10 +156,35 @@ def test_presets_have_the_public_widths_and_four_encoders() -> None:
         "scalable-sl": ((64, 64, 128), (192, 192, 192)),
         "scalable-ss": ((64, 64, 128), (64, 64, 128)),
     }
-    network = build_scalable("scalable-narrow-ss", seed=3)
+    network = build_scalable("narrow-scalable-ss", seed=3)
     assert (network.depths, network.training) == (4, False)
-    other = build_scalable("scalable-narrow-ss", seed=3, depths=2)
+    other = build_scalable("narrow-scalable-ss", seed=3, depths=2)
     assert torch.equal(other.enc.branches[0][0].conv1.weight, network.enc.branches[0][0].conv1.weight)
+
+
+def test_narrow_presets_have_smalls_encoders_before_larges_or_smalls_decoder() -> None:
+    for name, decoder in (("narrow-scalable-sl", "narrow-large"), ("narrow-scalable-ss", "narrow-small")):
+        config, small = SCALABLE_PRESETS[name], PRESETS["narrow-small"]
+        assert (config.encoder, config.decoder) == (small.encoder, PRESETS[decoder].decoder)
+        assert (config.latent, config.priors) == (small.latent, small.priors)
+
+
+def test_names_build_scalable_networks_like_any_other() -> None:
+    network = build_preset("narrow-scalable-ss@2", seed=3)
+    assert isinstance(network, ScalableEVC)
+    assert network.depths == 2
+    assert torch.equal(network.q_basic, build_scalable("narrow-scalable-ss", depths=2, seed=3).q_basic)
+    for wrong in ("narrow-small@2", "narrow-scalable-ss@", "narrow-scalable-ss@two", "narrow-scalable-ss@²"):
+        with pytest.raises(ValueError, match="there is no EVC preset"):
+            build_preset(wrong)
+    with pytest.raises(ValueError, match="depths=0 must be at least 1"):
+        build_preset("narrow-scalable-ss@0")
+
+
+def test_a_network_of_so_many_encoders_costs_what_that_effort_costs() -> None:
+    one, three = (load_target(f"evc:narrow-scalable-ss@{depths}") for depths in (1, 3))
+    x = torch.zeros(1, 3, 64, 64)
+    assert macs(three.enc, x).macs == 3 * macs(one.enc, x).macs > 0
 
 
 def test_what_does_not_exist_is_refused(tiny: ScalableEVC) -> None:
