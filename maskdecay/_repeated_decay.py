@@ -33,6 +33,8 @@ class GrowthStage:
         steps: optimizer steps, where the stage needs a number of them (`decay`); None leaves it to the hook.
         extra_loss: call it for a term to add to the loss of every step; 0 in stages without masks.
         after_step: call it after every optimizer step, before the gradients are set to zero.
+        decay: the decay behind the two, in a stage `decay`: a stopped stage goes on from its state, and those of the
+            network and the optimizer.
     """
 
     kind: Literal["learn", "decay", "tune", "joint"]
@@ -40,6 +42,7 @@ class GrowthStage:
     steps: int | None = None
     extra_loss: Callable[[], Tensor] = lambda: torch.zeros(())
     after_step: Callable[[], object] = lambda: None
+    decay: MaskDecay | None = None
 
 
 Train = Callable[[ResidualEnsemble, GrowthStage], object]
@@ -55,6 +58,7 @@ def grow_ensemble(
     train: Train,
     show: Show | None = None,
     start: ResidualEnsemble | None = None,
+    tuned: bool = True,
     on_branch: Callable[[ResidualEnsemble], object] | None = None,
     example_inputs: Any = None,
 ) -> ResidualEnsemble:
@@ -81,6 +85,7 @@ def grow_ensemble(
             It runs some 30 batches through the newest depth, without a step of an optimizer. For `fisher` it calls the
             function after each `loss.backward()` and then sets gradients to zero; for `taylor` it leaves their sum.
         start: branches that are done, from an earlier call's `on_branch`; the call goes on behind them.
+        tuned: False where the last branch of `start` is small but its stage `tune` is still to come.
         on_branch: called with the branches done so far after each new one, to save them (`md.save`).
         example_inputs: what `shrink` compares on; those of the plan's groups by default.
 
@@ -88,18 +93,22 @@ def grow_ensemble(
         The ensemble, in evaluation mode.
 
     Raises:
-        ValueError: the plan is not of `large`, more branches are done than wanted, `show` is missing, or the hook took
-            too few steps for the decay; the message says which.
+        ValueError: the plan is not of `large`, more branches are done than wanted, none is there to tune, `show` is
+            missing, or the hook took too few steps for the decay; the message says which.
     """
     done = [] if start is None else list(copy.deepcopy(start).branches)
     _check(large, plan, depths, len(done), decay, show)
+    if not (tuned or done):
+        raise ValueError("tuned=False, but start has no branch that is still to tune")
+    half_done = None if tuned else done.pop()
     while len(done) < depths:
-        newest = copy.deepcopy(large)
-        ensemble = ResidualEnsemble([*done, newest])
+        newest, half_done = half_done, None
+        ensemble = ResidualEnsemble([*done, copy.deepcopy(large) if newest is None else newest])
         with _frozen(done):
-            if done:
+            if done and newest is None:
                 train(ensemble, GrowthStage(kind="learn", branch=len(done)))
-            ensemble.branches[-1] = _decayed(ensemble, plan, decay, train, show, example_inputs)
+            if newest is None:
+                ensemble.branches[-1] = _decayed(ensemble, plan, decay, train, show, example_inputs)
             train(ensemble, GrowthStage(kind="tune", branch=len(done)))
         done = list(ensemble.branches)
         ensemble.zero_grad(set_to_none=True)
@@ -150,17 +159,16 @@ def _decayed(
     newest = ensemble.branches[-1]
     masks = insert_masks(newest, plan)
     decay = _started(ensemble, masks, config, show)
-    taken = 0
-
-    def step() -> None:
-        nonlocal taken
-        taken += 1
-        decay.step()
-
     stage = GrowthStage(
-        kind="decay", branch=ensemble.depths - 1, steps=config.steps, extra_loss=decay.loss, after_step=step
+        kind="decay",
+        branch=ensemble.depths - 1,
+        steps=config.steps,
+        extra_loss=decay.loss,
+        after_step=decay.step,
+        decay=decay,
     )
     train(ensemble, stage)
+    taken = decay.state_dict()["step"]
     if taken < _ENOUGH * config.steps:
         raise ValueError(
             f"branch {stage.branch}: the training hook called stage.after_step() {taken} times, but the decay takes "

@@ -130,6 +130,48 @@ def test_branches_that_are_all_done_go_to_the_joint_stage(large, plan):
     assert train.seen == [("joint", 1, [8, 8])]
 
 
+def test_a_branch_that_was_cut_but_not_tuned_goes_on_with_that(large, plan, tmp_path):
+    path = tmp_path / "branches.safetensors"
+
+    class Stop(Trainer):
+        def __call__(self, ensemble, stage):
+            if (stage.kind, stage.branch) == ("tune", 1):
+                md.save(ensemble, path)
+            super().__call__(ensemble, stage)
+
+    whole = md.grow_ensemble(large, plan, depths=3, decay=DECAY, train=Stop())
+    train, start = Trainer(), md.load(path, lambda: md.ResidualEnsemble([copy.deepcopy(large) for _ in range(2)]))
+    resumed = md.grow_ensemble(large, plan, depths=3, decay=DECAY, train=train, start=start, tuned=False)
+    assert [seen[:2] for seen in train.seen[:2]] == [("tune", 1), ("learn", 2)]
+    assert train.frozen[0] == [True, False]
+    assert states_equal(resumed, whole)
+    with pytest.raises(ValueError, match="start has no branch that is still to tune"):
+        md.grow_ensemble(large, plan, depths=3, decay=DECAY, train=train, tuned=False)
+
+
+def test_a_decay_that_was_stopped_half_way_goes_on_from_its_state(large, plan):
+    kept: dict = {}
+
+    class Stop(Trainer):
+        def __call__(self, ensemble, stage):
+            if stage.kind == "decay":
+                for number in range(stage.steps):
+                    if number == 3:
+                        kept.update(network=copy.deepcopy(ensemble.state_dict()), decay=stage.decay.state_dict())
+                    stage.after_step()
+
+    class GoOn(Trainer):
+        def __call__(self, ensemble, stage):
+            if stage.kind == "decay":
+                stage.decay.load_state_dict(kept["decay"])
+                ensemble.load_state_dict(kept["network"])
+                for _ in range(stage.steps - 3):
+                    stage.after_step()
+
+    whole = md.grow_ensemble(large, plan, depths=1, decay=DECAY, train=Stop())
+    assert states_equal(md.grow_ensemble(large, plan, depths=1, decay=DECAY, train=GoOn()), whole)
+
+
 def test_fisher_sees_batches_once_per_branch_and_decides(large, plan):
     with torch.no_grad():  # channels 4 to 7 do nothing, whatever their large weights before the ReLU
         large[3].weight[:, 4:] *= 1e-3
