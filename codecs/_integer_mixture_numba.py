@@ -25,7 +25,7 @@ _LOWEST = np.uint64(1 << 31)
 
 @njit(cache=True, error_model="numpy", nogil=True)
 @no_type_check
-def _fill_weights(logits: Any, i: int, exp: Any, weights: Any) -> None:
+def fill_weights(logits: Any, i: int, exp: Any, weights: Any) -> None:
     """Weights of mixture i, which sum to 2^14."""
     best, components = 0, weights.size
     for k in range(1, components):
@@ -58,7 +58,7 @@ def _below(edge: int, weights: Any, means: Any, scales: Any, i: int, inverse: An
 
 @njit(cache=True, error_model="numpy", nogil=True)
 @no_type_check
-def _start(
+def begin_of(
     j: int, first: int, count: int, width: int, weights: Any, means: Any, scales: Any, i: int, inverse: Any,
     sigmoid: Any,
 ) -> int:  # fmt: skip
@@ -81,10 +81,10 @@ def find_intervals(
     """Fill `starts` and `lengths`."""
     weights = np.empty(logits.shape[1], np.int64)
     for i in range(symbols.size):
-        _fill_weights(logits, i, exp, weights)
+        fill_weights(logits, i, exp, weights)
         j, low, count = np.int64(symbols[i]), np.int64(first[i]), np.int64(counts[i])
-        start = _start(j, low, count, width, weights, means, scales, i, inverse, sigmoid)
-        end = _start(j + 1, low, count, width, weights, means, scales, i, inverse, sigmoid)
+        start = begin_of(j, low, count, width, weights, means, scales, i, inverse, sigmoid)
+        end = begin_of(j + 1, low, count, width, weights, means, scales, i, inverse, sigmoid)
         starts[i], lengths[i] = start, end - start
 
 
@@ -107,45 +107,65 @@ def encode_intervals(starts: Any, lengths: Any, state: Any, words: Any) -> int:
 
 @njit(cache=True, error_model="numpy", nogil=True)
 @no_type_check
+def find_symbol(
+    place: int, lowest: int, count: int, width: int, weights: Any, means: Any, scales: Any, i: int, inverse: Any,
+    sigmoid: Any,
+) -> tuple[int, int, int]:  # fmt: skip
+    """The bin of mixture i whose interval holds `place`, where that begins, and where it ends."""
+    lowest, count, middle = np.int64(lowest), np.int64(count), np.int64(0)
+    for k in range(weights.size):
+        middle += weights[k] * means[i, k]
+    guess = ((middle >> _WEIGHT_BITS) - 32 * lowest + 16 * width) // (32 * width)
+    low = min(max(guess, 0), count - 1)
+    start = begin_of(low, lowest, count, width, weights, means, scales, i, inverse, sigmoid)
+    high, end, stride = low, start, 1
+    while start > place:  # start is F(low) and end F(high): bracket from the guess outwards
+        high, end = low, start
+        low = max(low - stride, 0)
+        start = begin_of(low, lowest, count, width, weights, means, scales, i, inverse, sigmoid)
+        stride *= 2
+    while end <= place:
+        low, start = high, end
+        high = min(high + stride, count)
+        end = begin_of(high, lowest, count, width, weights, means, scales, i, inverse, sigmoid)
+        stride *= 2
+    while high - low > 1:
+        half = (low + high) >> 1
+        edge = begin_of(half, lowest, count, width, weights, means, scales, i, inverse, sigmoid)
+        if edge <= place:
+            low, start = half, edge
+        else:
+            high, end = half, edge
+    return low, start, end
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+@no_type_check
 def decode_symbols(
-    words: Any, position: int, state: Any, logits: Any, means: Any, scales: Any, first: Any, counts: Any, width: int,
-    exp: Any, inverse: Any, sigmoid: Any, symbols: Any,
-) -> int:  # fmt: skip
-    """Fill `symbols`; returns how many words have been read, or -1 where there were too few."""
-    weights, x = np.empty(logits.shape[1], np.int64), state[0]
+    words: Any, state: Any, logits: Any, means: Any, scales: Any, first: Any, counts: Any, width: int, exp: Any,
+    inverse: Any, sigmoid: Any, symbols: Any,
+) -> bool:  # fmt: skip
+    """Fill `symbols`, from the state and the number of words read; returns whether there were words enough."""
+    weights = np.empty(logits.shape[1], np.int64)
     for i in range(symbols.size):
-        _fill_weights(logits, i, exp, weights)
-        middle, lowest, count = np.int64(0), np.int64(first[i]), np.int64(counts[i])
-        for k in range(weights.size):
-            middle += weights[k] * means[i, k]
-        place = np.int64(x & _STATE_MASK)
-        guess = ((middle >> _WEIGHT_BITS) - 32 * lowest + 16 * width) // (32 * width)
-        low = min(max(guess, 0), count - 1)
-        start = _start(low, lowest, count, width, weights, means, scales, i, inverse, sigmoid)
-        high, end, stride = low, start, 1
-        while start > place:  # start is F(low) and end F(high): bracket from the guess outwards
-            high, end = low, start
-            low = max(low - stride, 0)
-            start = _start(low, lowest, count, width, weights, means, scales, i, inverse, sigmoid)
-            stride *= 2
-        while end <= place:
-            low, start = high, end
-            high = min(high + stride, count)
-            end = _start(high, lowest, count, width, weights, means, scales, i, inverse, sigmoid)
-            stride *= 2
-        while high - low > 1:
-            half = (low + high) >> 1
-            edge = _start(half, lowest, count, width, weights, means, scales, i, inverse, sigmoid)
-            if edge <= place:
-                low, start = half, edge
-            else:
-                high, end = half, edge
-        symbols[i] = low
-        x = np.uint64(end - start) * (x >> _STATE_BITS) + np.uint64(place - start)
-        if x < _LOWEST:
-            if position == words.size:
-                return -1
-            x = (x << _WORD_BITS) | np.uint64(words[position])
-            position += 1
+        fill_weights(logits, i, exp, weights)
+        place = np.int64(state[0] & _STATE_MASK)
+        symbol, start, end = find_symbol(place, first[i], counts[i], width, weights, means, scales, i, inverse, sigmoid)
+        symbols[i] = symbol
+        if not leave_interval(words, state, place, start, end):
+            return False
+    return True
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+@no_type_check
+def leave_interval(words: Any, state: Any, place: int, start: int, end: int) -> bool:
+    """Take a decoded symbol off the state; returns whether there were words enough."""
+    x = np.uint64(end - start) * (state[0] >> _STATE_BITS) + np.uint64(place - start)
+    if x < _LOWEST:
+        if state[1] >= words.size:
+            return False
+        x = (x << _WORD_BITS) | np.uint64(words[state[1]])
+        state[1] += np.uint64(1)
     state[0] = x
-    return position
+    return True

@@ -17,6 +17,7 @@ from ._integer_mixture import Bins, IntegerMixtures, check_mixtures, mixture_tab
 
 _LOWEST_STATE = 1 << 31
 _STATE_BYTES = 8
+TOO_SHORT = "the stream is too short or damaged: it ends before the last symbol"
 
 
 def encode_intervals(starts: UInt32[np.ndarray, " count"], lengths: UInt32[np.ndarray, " count"]) -> bytes:
@@ -38,6 +39,10 @@ class IntervalReader:
     Args:
         data: the whole stream.
 
+    Attributes:
+        words: what follows the first state, uint32.
+        state: uint64 (2,): the state, and how many words have been read. Compiled code may go on from here.
+
     Raises:
         ValueError: these bytes are no such stream.
     """
@@ -45,12 +50,11 @@ class IntervalReader:
     def __init__(self, data: bytes) -> None:
         if len(data) % 4 or 0 < len(data) < _STATE_BYTES:
             raise ValueError(f"the stream is damaged: {len(data)} bytes are no state and whole words")
-        start = data[:_STATE_BYTES] or _LOWEST_STATE.to_bytes(_STATE_BYTES, "little")
-        self._state = np.frombuffer(start, "<u8").astype(np.uint64)
-        if not _LOWEST_STATE <= int(self._state[0]) < _LOWEST_STATE << 32:
+        first = int.from_bytes(data[:_STATE_BYTES], "little") if data else _LOWEST_STATE
+        if not _LOWEST_STATE <= first < _LOWEST_STATE << 32:
             raise ValueError("the stream is damaged: no encoder begins with this state")
-        self._words = np.frombuffer(data[_STATE_BYTES:], "<u4").astype(np.uint32)
-        self._position = 0
+        self.state = np.array([first, 0], np.uint64)
+        self.words = np.frombuffer(data[_STATE_BYTES:], "<u4").astype(np.uint32)
 
     def read(self, mixtures: IntegerMixtures, bins: Bins) -> Int32[np.ndarray, " count"]:
         """Decode the next symbols, one for each mixture.
@@ -62,12 +66,8 @@ class IntervalReader:
 
         check_mixtures(mixtures, bins)
         symbols = np.empty(len(bins.first), np.int32)
-        position = decode_symbols(
-            self._words, self._position, self._state, *mixtures, *bins, *mixture_tables(), symbols
-        )
-        if position < 0:
-            raise ValueError("the stream is too short or damaged: it ends before the last symbol")
-        self._position = position
+        if not decode_symbols(self.words, self.state, *mixtures, *bins, *mixture_tables(), symbols):
+            raise ValueError(TOO_SHORT)
         return symbols
 
     def finish(self) -> None:
@@ -76,5 +76,5 @@ class IntervalReader:
         Raises:
             ValueError: it does not.
         """
-        if self._position != len(self._words) or self._state[0] != _LOWEST_STATE:
+        if self.state[1] != len(self.words) or self.state[0] != _LOWEST_STATE:
             raise ValueError("the stream is too long or damaged: it does not end after the last symbol")

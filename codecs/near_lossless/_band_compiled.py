@@ -1,0 +1,58 @@
+"""A band of a picture in compiled code (`_band_numba`): the way of files on CPUs."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, UInt32
+from torch import Tensor
+
+from .._integer_mixture import mixture_tables
+from .._rans_intervals import TOO_SHORT, IntervalReader
+from ._canvas import Band, Canvas
+from ._context import tap_offsets, tau_kinds
+from ._plan import make_plan
+from ._residual import ResidualNetwork
+
+
+class CompiledBands:
+    """Does what `TorchBands` does, with a copy of the network as it is now.
+
+    Raises:
+        ValueError: the network computes in floats.
+    """
+
+    def __init__(self, network: ResidualNetwork) -> None:
+        self._plan = make_plan(network)
+        self._nothing, self._state = np.zeros(0, np.uint32), np.zeros(2, np.uint64)
+
+    def write(
+        self, canvas: Canvas, prior: Float[Tensor, "places features"], band: Band
+    ) -> tuple[UInt32[np.ndarray, " symbols"], UInt32[np.ndarray, " symbols"]]:
+        """Where the interval of each symbol begins, and its length, in the order of the stream."""
+        count = band.rows * canvas.width * canvas.decoded.shape[1]
+        starts, lengths = np.empty(count, np.uint32), np.empty(count, np.uint32)
+        self._run(False, canvas, prior, band, starts, lengths, self._nothing, self._state)
+        return starts, lengths
+
+    def read(self, canvas: Canvas, prior: Float[Tensor, "places features"], band: Band, reader: IntervalReader) -> None:
+        """Decode a band into the canvas.
+
+        Raises:
+            ValueError: the stream is too short.
+        """
+        if not self._run(True, canvas, prior, band, self._nothing, self._nothing, reader.words, reader.state):
+            raise ValueError(TOO_SHORT)
+
+    def _run(
+        self, decode: bool, canvas: Canvas, prior: Tensor, band: Band, starts: np.ndarray, lengths: np.ndarray,
+        words: np.ndarray, state: np.ndarray,
+    ) -> bool:  # fmt: skip
+        from ._band_numba import code_band
+
+        planes = (canvas.decoded.numpy(), canvas.original.numpy(), canvas.prediction.numpy())
+        kind = int(tau_kinds(canvas.tau, 1).argmax())
+        where = (band.top, band.rows, canvas.width, canvas.tau, kind, tap_offsets(canvas.stride).numpy())
+        return code_band(
+            decode, *planes, prior.contiguous().numpy(), *where, self._plan, mixture_tables(), starts, lengths, words,
+            state,
+        )  # fmt: skip

@@ -1,0 +1,117 @@
+"""The residual network in exact integers: the same mixtures on every machine, for one row or for a million."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from .._integer import LIMIT
+from .._integer_convert import observe
+from .._integer_mixture import (
+    LOGIT_UNITS,
+    MAX_LOGIT,
+    MAX_MEAN,
+    MEAN_UNITS,
+    SCALE_OF_ONE,
+    SCALES,
+    SCALES_PER_OCTAVE,
+    Bins,
+    IntegerMixtures,
+)
+from .._integer_network import IntegerNetwork
+from ._bound import bin_width, dequantise_residual, highest_bin, lowest_bin, quantise_residual
+from ._context import context_features, gather_taps, pad_pixels, reference, tap_offsets
+from ._residual import COLOUR_UNIT, COLOURS, SLOPE_LIMIT, HeadOutputs, ResidualNetwork
+
+_SLOPE_UNITS = 64
+_OBSERVED_TAUS = (0, 1, 3, 5, 12)
+
+
+@torch.no_grad()
+def exact_residual(
+    network: ResidualNetwork, images: Sequence[UInt8[Tensor, "3 _ _"]], *, limit: int = LIMIT
+) -> ResidualNetwork:
+    """A copy whose layers compute in integers; it has the same interface, and can be trained and sealed.
+
+    Args:
+        network: trained, without features of a lossy stage; stays as it is.
+        images: typical ones, which set the ranges of activations.
+        limit: of operands and weights, in steps.
+
+    Raises:
+        ValueError: the network is exact already, or weights are not finite.
+    """
+    if is_exact(network):
+        raise ValueError("the network is exact already; to fit it to other images, start from the float network")
+    result = copy.deepcopy(network).eval()
+    parts = [result.trunk, *result.heads]
+
+    def run() -> None:
+        for image in images:
+            for tau in _OBSERVED_TAUS:
+                _run_on_image(result, image.permute(1, 2, 0), tau)
+
+    exact = [IntegerNetwork(part, seen, None, limit) for part, seen in zip(parts, observe(parts, run), strict=True)]
+    result.trunk, result.heads = exact[0], nn.ModuleList(exact[1:])
+    return result.train(network.training)
+
+
+def is_exact(network: ResidualNetwork) -> bool:
+    """Whether the layers compute in integers."""
+    return isinstance(network.trunk, IntegerNetwork)
+
+
+def exact_parts(network: ResidualNetwork) -> list[IntegerNetwork]:
+    """The integer networks, to seal or to test them.
+
+    Raises:
+        ValueError: the network computes in floats.
+    """
+    if not is_exact(network):
+        raise ValueError("the residual network computes in floats; make an exact copy with exact_residual first")
+    return [part for part in (network.trunk, *network.heads) if isinstance(part, IntegerNetwork)]
+
+
+def integer_mixtures(out: HeadOutputs) -> IntegerMixtures:
+    """What a head of an exact network says, on the grids of files; every step is exact in float32."""
+    steps = (out.slopes * _SLOPE_UNITS).round().clamp(-SLOPE_LIMIT * _SLOPE_UNITS, SLOPE_LIMIT * _SLOPE_UNITS)
+    shift = (steps * out.offsets).sum(1).mul(MEAN_UNITS / _SLOPE_UNITS).floor() + out.centre * MEAN_UNITS
+    means = (out.means * (COLOUR_UNIT * MEAN_UNITS)).round() + shift[:, None]
+    scales = (out.octaves * SCALES_PER_OCTAVE).round() + SCALE_OF_ONE
+    return IntegerMixtures(
+        _int32(out.logits * LOGIT_UNITS, MAX_LOGIT),
+        _int32(means, MAX_MEAN),
+        scales.clamp(0, SCALES - 1).int().numpy(),
+    )
+
+
+def residual_bins(prediction: Int[Tensor, " count"], tau: int) -> Bins:
+    """Which bins a sub-pixel has; bin 0 of these is `lowest_bin`."""
+    lowest = lowest_bin(prediction, tau)
+    first = prediction + lowest * bin_width(tau)
+    counts = highest_bin(prediction, tau) - lowest + 1
+    return Bins(first.int().numpy(), counts.int().numpy(), bin_width(tau))
+
+
+def _int32(values: Float[Tensor, "*shape"], limit: int) -> np.ndarray:
+    return values.round().clamp(-limit, limit).int().numpy()
+
+
+def _run_on_image(network: ResidualNetwork, pixels: UInt8[Tensor, "height width 3"], tau: int) -> None:
+    """All pixels of an image through the network, decoded with bins around 0."""
+    zero = torch.zeros((), dtype=torch.int32)
+    decoded = dequantise_residual(quantise_residual(pixels.int(), zero, tau), zero, tau).to(torch.uint8)
+    padded = pad_pixels(decoded)
+    rows, columns, _ = padded.shape
+    index = torch.arange(rows * columns).view(rows, columns)[3:, 3:-3].flatten()
+    flat = padded.view(-1, COLOURS)
+    taps, x = gather_taps(flat, index, tap_offsets(columns)), flat[index].float()
+    centre = reference(taps)
+    hidden = network.trunk(context_features(taps, centre, tau, network.config.sets))
+    for colour in range(COLOURS):
+        network.outputs(hidden, centre, x[:, :colour])
