@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import torch
-from jaxtyping import install_import_hook  # noqa: F401
 from maskdecay.codecs import load_folder
 from maskdecay.codecs.near_lossless._context import (
     REACH,

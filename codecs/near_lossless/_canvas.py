@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,9 +23,10 @@ class Band(NamedTuple):
 
 
 class Canvas(NamedTuple):
-    """All tensors but `prior` are uint8 (places, colours), places being those of `pad_pixels`, row after row."""
+    """All tensors are uint8 (places, colours), places being those of `pad_pixels`, row after row."""
 
     decoded: Tensor
+    """With borders as `pad_pixels` makes them, down to where it is filled."""
     original: Tensor
     """What is coded; in a decoder the same as `decoded`."""
     prediction: Tensor
@@ -40,34 +41,37 @@ class Canvas(NamedTuple):
 
     def picture(self) -> UInt8[Tensor, "height width colours"]:
         """The decoded pixels."""
-        return self.decoded.view(-1, self.stride, self.decoded.shape[1])[REACH:, REACH:-REACH].clone()
+        return self._rows(self.decoded)[REACH:, REACH:-REACH].clone()
+
+    def put_prediction(self, band: Band, rows: UInt8[Tensor, "rows width colours"]) -> None:
+        """Fill a band of the prediction."""
+        self._rows(self.prediction)[REACH + band.top : REACH + band.top + band.rows, REACH:-REACH] = rows
+
+    def put_decoded(self, band: Band, rows: UInt8[Tensor, "rows width colours"]) -> None:
+        """Fill a band of the decoded pixels and their border."""
+        places, first = self._rows(self.decoded), REACH + band.top
+        last = first + band.rows
+        places[first:last, REACH:-REACH] = rows
+        places[first:last, -REACH:] = rows[:, -1:]
+        places[first + 1 : last + 1, :REACH] = rows[: len(places) - first - 1, :1]
+
+    def _rows(self, flat: Tensor) -> Tensor:
+        return flat.view(-1, self.stride, flat.shape[1])
 
 
-def writing_canvas(
-    x: UInt8[Tensor, "height width colours"],
-    decoded: UInt8[Tensor, "height width colours"],
-    prediction: UInt8[Tensor, "height width colours"],
-    tau: int,
-) -> Canvas:
-    """For an encoder, which knows everything."""
-    return Canvas(pad_pixels(decoded).flatten(0, 1), _in_places(x), _in_places(prediction), x.shape[1], tau)
+def writing_canvas(x: UInt8[Tensor, "height width colours"], tau: int) -> Canvas:
+    """For an encoder; what is decoded, and the prediction, are put in band by band."""
+    canvas = reading_canvas(*x.shape, tau)
+    original = F.pad(x, (0, 0, REACH, REACH, REACH, 0)).flatten(0, 1).contiguous()
+    return canvas._replace(original=original)
 
 
-def reading_canvas(prediction: UInt8[Tensor, "height width colours"], tau: int) -> Canvas:
-    """For a decoder, which knows the prediction."""
-    decoded = pad_pixels(torch.zeros_like(prediction)).flatten(0, 1)
-    return Canvas(decoded, decoded, _in_places(prediction), prediction.shape[1], tau)
+def reading_canvas(height: int, width: int, colours: int, tau: int) -> Canvas:
+    """For a decoder; the prediction is put in band by band."""
+    decoded = pad_pixels(torch.zeros(height, width, colours, dtype=torch.uint8)).flatten(0, 1)
+    return Canvas(decoded, decoded, torch.zeros_like(decoded), width, tau)
 
 
 def bands(height: int) -> list[Band]:
     """Cut a picture in bands."""
     return [Band(top, min(BAND_ROWS, height - top)) for top in range(0, height, BAND_ROWS)]
-
-
-def no_prior() -> Float[Tensor, "0 0"]:
-    """Features of a lossy stage that is not there."""
-    return torch.zeros(0, 0)
-
-
-def _in_places(planes: Tensor) -> Tensor:
-    return F.pad(planes, (0, 0, REACH, REACH, REACH, 0)).flatten(0, 1).contiguous()

@@ -149,10 +149,11 @@ def _predictions(taps: Tensor) -> list[Tensor]:
 
 
 @cache
-def _logarithms() -> Float[Tensor, " entries"]:
+def logarithm_table() -> Float[Tensor, " entries"]:
+    """log2(1 + n) / 4 in 1/64, for n from 0 to 4095."""
     return torch.tensor([round(16 * math.log2(1 + value)) / 64 for value in range(_LOG_ENTRIES)])
 
 
 def _logarithm(value: Tensor) -> Tensor:
     """log2(1 + value) / 4, in 1/64."""
-    return _logarithms().to(value.device).take(value.long().clamp(max=_LOG_ENTRIES - 1))
+    return logarithm_table().to(value.device).take(value.long().clamp(max=_LOG_ENTRIES - 1))

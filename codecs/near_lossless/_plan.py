@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .._integer import IntegerLinear
-from ._context import FEATURE_SETS, TAPS, TAU_KINDS, _logarithms, count_features
+from ._context import FEATURE_SETS, TAPS, TAU_KINDS, count_features, logarithm_table
 from ._exact import exact_parts
 from ._residual import COLOURS, ResidualNetwork
 
@@ -57,7 +57,7 @@ def make_plan(network: ResidualNetwork) -> Plan:
         limit=np.float32(linear[0].limit),
         components=config.components,
         sees_colours=config.sees_colours,
-        logarithms=_logarithms().numpy(),
+        logarithms=logarithm_table().numpy(),
     )
 
 

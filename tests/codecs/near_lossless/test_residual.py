@@ -58,5 +58,5 @@ def test_sealed_parts_remember_what_they_compute(tiny: ResidualNetwork, tiny_exa
 
 @pytest.mark.parametrize("bad", [{"width": 0}, {"blocks": -1}, {"sets": ("all",)}])
 def test_bad_configurations(bad: dict) -> None:
-    with pytest.raises(ValueError, match="must be|may not"):
+    with pytest.raises(ValueError, match=r"must be|may not"):
         ResidualConfig(**bad)
