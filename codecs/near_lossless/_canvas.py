@@ -61,7 +61,8 @@ class Canvas(NamedTuple):
 
 def writing_canvas(x: UInt8[Tensor, "height width colours"], tau: int) -> Canvas:
     """For an encoder; what is decoded, and the prediction, are put in band by band."""
-    canvas = reading_canvas(*x.shape, tau)
+    height, width, colours = x.shape
+    canvas = reading_canvas(height, width, colours, tau)
     original = F.pad(x, (0, 0, REACH, REACH, REACH, 0)).flatten(0, 1).contiguous()
     return canvas._replace(original=original)
 

@@ -1,0 +1,183 @@
+"""`NearLosslessCodec`: images to `.nlic` files and back, no sub-pixel further from the original than was asked for."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from .._container import MAX_PIXELS, Container, FileFormat, Header, Section, read_container, write_container
+from .._identity import weights_identity
+from .._pictures import Picture, PictureKind, from_picture, to_picture
+from .._side_sections import pack_sides, unpack_sides
+from ._band_compiled import CompiledBands
+from ._bound import bin_width
+from ._network import NearLossless, check_network
+from ._residual_coding import no_ground, read_residual, write_residual
+from ._weights import load_network
+
+NEAR_LOSSLESS_FILE = FileFormat(name="near-lossless", magic=b"\x89NLI", version=1)
+_LENGTH = struct.Struct("<I")
+
+
+class BoundError(RuntimeError):
+    """A decoded picture is further from its original than was promised: a fault of this program, never of a picture."""
+
+
+class NearLosslessCodec:
+    """Codes images of any size, grey or RGB, with alpha or without, to the bytes of a file.
+
+        codec = NearLosslessCodec.load("weights.safetensors")
+        data = codec.encode(image, max_error=2)
+        image = codec.decode(data)
+
+    Args:
+        network: exact; the codec works with a copy, whatever becomes of it.
+        max_pixels: width times height above which files are refused, so that none can take all memory and time.
+
+    Raises:
+        ValueError: the network computes in floats, or an argument is out of its range.
+        RuntimeError: the network does not compute here what it did when it was sealed.
+    """
+
+    def __init__(self, network: NearLossless, *, max_pixels: int = MAX_PIXELS) -> None:
+        if max_pixels < 1:
+            raise ValueError(f"max_pixels={max_pixels} must be positive")
+        check_network(network)
+        self._identity = weights_identity(network)
+        self._coder = CompiledBands(network.residual)
+        self._max_pixels = max_pixels
+
+    @classmethod
+    def load(cls, name_or_path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NearLosslessCodec:
+        """A codec with trained weights: a bundled name, or a `.safetensors` file of `maskdecay.save`.
+
+        Raises:
+            ValueError: there are no such weights; the message lists those that are bundled.
+            OSError: the file cannot be read.
+        """
+        return cls(load_network(name_or_path), max_pixels=max_pixels)
+
+    @property
+    def identity(self) -> str:
+        """Identity of the weights that files need, as 16 hexadecimal digits."""
+        return self._identity.hex()
+
+    def encode(self, image: Any, *, max_error: int = 0, verify: bool = False) -> bytes:
+        """Code an image.
+
+        Args:
+            image: a PIL image, an array, a tensor or a `Picture`; see `to_picture`. Alpha, ICC profile and EXIF block
+                are kept as they are.
+            max_error: how far a decoded sub-pixel may be from the original, 0 (lossless) to 127.
+            verify: decode the file again before it is returned, which takes as long as coding it.
+
+        Returns:
+            The bytes of a `.nlic` file.
+
+        Raises:
+            TypeError: this is no image.
+            ValueError: the image or `max_error` is out of its range.
+            BoundError: what a decoder would make of the file is not within the bound; there is no file then.
+        """
+        bin_width(max_error)
+        picture = to_picture(image)
+        self._check_size(picture.height, picture.width)
+        colour = torch.from_numpy(np.array(picture.colour))  # torch refuses read-only ones
+        ground = no_ground(picture.width, colour.shape[2])
+        streams, decoded = write_residual(self._coder, colour, max_error, ground)
+        _check_bound(picture.colour, decoded.numpy(), max_error)
+        header = Header(
+            channels=picture.channels,
+            bit_depth=8,
+            setting=max_error,
+            width=picture.width,
+            height=picture.height,
+            model=self._identity,
+            check=_crc(decoded.numpy()),
+        )
+        data = write_container(NEAR_LOSSLESS_FILE, header, {**pack_sides(picture), Section.IMAGE: join(b"", streams)})
+        if verify:
+            _check_bound(picture.colour, self.decode(data, as_="picture").colour, max_error)
+        return data
+
+    def decode(self, data: bytes, *, as_: PictureKind = "array") -> Any:
+        """Decode what `encode` made.
+
+        Args:
+            data: the bytes of a `.nlic` file.
+            as_: what to return; see `PictureKind`.
+
+        Raises:
+            ValueError: this is no such file or a damaged one, it needs other weights or a newer release, it has too
+                many pixels, or it does not decode here to what was coded. A wrong image never comes.
+        """
+        return from_picture(self._decode(read_container(NEAR_LOSSLESS_FILE, data, max_pixels=self._max_pixels)), as_)
+
+    def _decode(self, container: Container) -> Picture:
+        header, sections = container
+        if header.model != self._identity:
+            raise ValueError(
+                f"the file needs the weights {header.model.hex()}; these are {self.identity} (give the model that "
+                "it was encoded with)"
+            )
+        bin_width(header.setting)
+        lossy, streams = take_apart(sections[Section.IMAGE])
+        if lossy:
+            raise ValueError("the file is damaged: it has a lossy part, and its weights have no use for one")
+        shape = (header.height, header.width, 1 if header.channels <= 2 else 3)
+        colour = read_residual(self._coder, streams, shape, header.setting, no_ground(*shape[1:])).numpy()
+        if _crc(colour) != header.check:
+            raise ValueError(
+                f"the file is intact, but does not decode here to what was coded: pixels hash to {_crc(colour):08x}, "
+                f"the encoder's to {header.check:08x}"
+            )
+        return Picture(colour=colour, **unpack_sides(container))
+
+    def _check_size(self, height: int, width: int) -> None:
+        if height * width > self._max_pixels:
+            raise ValueError(
+                f"the image has {width}x{height} pixels; the limit is {self._max_pixels} (max_pixels, --max-pixels)"
+            )
+
+
+def join(lossy: bytes, streams: Sequence[bytes]) -> bytes:
+    """The image section: the lossy part, then each band's stream, each after its length."""
+    return b"".join(_LENGTH.pack(len(part)) + part for part in (lossy, *streams))
+
+
+def take_apart(section: bytes) -> tuple[bytes, list[bytes]]:
+    """Inverse of `join`.
+
+    Raises:
+        ValueError: the section is not built so.
+    """
+    parts, position = [], 0
+    while position < len(section):
+        if len(section) - position < _LENGTH.size:
+            raise ValueError("the file is damaged: its image section ends within a length")
+        (length,) = _LENGTH.unpack_from(section, position)
+        position += _LENGTH.size
+        if length > len(section) - position:
+            raise ValueError("the file is damaged: a stream reaches beyond the end")
+        parts.append(section[position : position + length])
+        position += length
+    if not parts:
+        raise ValueError("the file is damaged: its image section is empty")
+    return parts[0], parts[1:]
+
+
+def _check_bound(original: np.ndarray, decoded: np.ndarray, tau: int) -> None:
+    worst = int(np.abs(original.astype(np.int16) - decoded).max())
+    if worst > tau:
+        raise BoundError(f"a sub-pixel would be decoded {worst} from the original, with a bound of {tau}; tell us")
+
+
+def _crc(colour: UInt8[np.ndarray, "height width colours"]) -> int:
+    return zlib.crc32(np.ascontiguousarray(colour).tobytes())

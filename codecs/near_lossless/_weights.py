@@ -1,0 +1,77 @@
+"""Near-lossless networks in and out of files, and those that come with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+import maskdecay as md
+
+from ._network import NearLossless, exact_network
+from ._residual import ResidualConfig
+
+BUNDLED = Path(__file__).parent / "weights"
+IDENTITY = "identity"
+"""Key of a weights file's metadata under which the identity lies that its files carry."""
+_SUFFIX = ".safetensors"
+_RECIPE, _EXACT_MARK = "residual.recipe", "residual.trunk.per_unit"
+
+
+def bundled_names() -> list[str]:
+    """Names of the networks that come with the package."""
+    return sorted(path.name.removesuffix(_SUFFIX) for path in BUNDLED.glob(f"*{_SUFFIX}"))
+
+
+def name_of_bundled(identity: str) -> str | None:
+    """The bundled network whose files carry this identity (16 hexadecimal digits)."""
+    for name in bundled_names():
+        with safe_open(str(BUNDLED / f"{name}{_SUFFIX}"), framework="pt") as file:
+            if (file.metadata() or {}).get(IDENTITY) == identity:
+                return name
+    return None
+
+
+def load_network(name_or_path: str | Path) -> NearLossless:
+    """Load trained weights: a bundled network's name, or a `.safetensors` file of `maskdecay.save`, pruned or not.
+
+    Returns:
+        The network in evaluation mode, float32, on the CPU.
+
+    Raises:
+        ValueError: there is no such name, or the file holds no near-lossless network.
+        OSError: the file cannot be read.
+    """
+    path = Path(name_or_path)
+    if path.suffix != _SUFFIX:
+        names = bundled_names()
+        if str(name_or_path) not in names:
+            raise ValueError(
+                f"there are no weights '{name_or_path}'; bundled are {', '.join(names) if names else 'none yet'}. "
+                "Give the path of a .safetensors file (maskdecay.save)"
+            )
+        path = BUNDLED / f"{name_or_path}{_SUFFIX}"
+    config, exact = _recipe(path)
+
+    def build() -> NearLossless:
+        with torch.random.fork_rng(devices=[]):
+            network = NearLossless(config).eval()
+            noise = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
+            return exact_network(network, [noise]) if exact else network
+
+    return md.load(path, build).float().eval()
+
+
+def _recipe(path: Path) -> tuple[ResidualConfig, bool]:
+    """How a saved network was built, and whether it computes in integers."""
+    with path.open("rb"):  # safetensors tells less about a file that cannot be read
+        pass
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            names = set(file.keys())
+            if _RECIPE not in names:
+                raise ValueError(f"'{path}' holds no near-lossless network: it has no tensor {_RECIPE}")
+            return ResidualConfig.from_tensor(file.get_tensor(_RECIPE)), _EXACT_MARK in names
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"'{path}' is no safetensors file, or a damaged one") from error
