@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .._container import Section, read_container
+from .._container import read_container
+from .._descriptions import describe_file
 from .._folders import Work
 from .._picture_files import read_picture, write_picture
 from .._pictures import MODES
@@ -107,16 +108,4 @@ def describe(data: bytes) -> dict[str, str | int | float]:
     Raises:
         ValueError: this is no EVC file or a damaged one.
     """
-    header, sections = read_container(EVC_FILE, data, max_pixels=1 << 64)
-    return {
-        "version": EVC_FILE.version,
-        "width": header.width,
-        "height": header.height,
-        "mode": MODES[header.channels],
-        "bit_depth": header.bit_depth,
-        "rate": header.setting,
-        "model": header.model.hex(),
-        "bytes": len(data),
-        "bpp": round(8 * len(data) / header.pixels, 4),
-        **{tag.name.lower(): len(sections[tag]) for tag in Section if tag in sections},
-    }
+    return describe_file(EVC_FILE, "rate", data)
