@@ -1,0 +1,98 @@
+"""What the command line does to one file; picklable, so that worker processes can be given it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from .._container import read_container
+from .._descriptions import describe_file
+from .._folders import Work
+from .._picture_files import read_picture, write_picture
+from .._pictures import MODES
+from .._writing import write_whole
+from ._codec import NEAR_LOSSLESS_FILE, NearLosslessCodec
+from ._weights import bundled_names, name_of_bundled
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeFiles:
+    """Loads a codec, and gives what codes image files with it.
+
+    Args:
+        model: for `NearLosslessCodec.load`.
+        max_pixels: images with more are refused.
+        metadata: keep ICC profiles and EXIF blocks.
+        max_error: for `NearLosslessCodec.encode`, as the next.
+        verify: decode each file again before it is written.
+    """
+
+    model: str
+    max_pixels: int
+    metadata: bool
+    max_error: int
+    verify: bool
+
+    def __call__(self) -> Work:
+        """Codes the first path's image to the second."""
+        return partial(self._encode, NearLosslessCodec.load(self.model, max_pixels=self.max_pixels))
+
+    def _encode(self, codec: NearLosslessCodec, source: Path, target: Path) -> str:
+        picture = read_picture(source, max_pixels=self.max_pixels)
+        if not self.metadata:
+            picture = picture.without_profiles()
+        data = codec.encode(picture, max_error=self.max_error, verify=self.verify)
+        write_whole(target, data)
+        facts = describe(data)
+        return f"{facts['bytes']} bytes, {facts['bpsp']} bpsp, max error {facts['max_error']}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeFiles:
+    """Loads codecs, and gives what decodes files with them; see `EncodeFiles`.
+
+    Args:
+        model: for `NearLosslessCodec.load`; None takes for each file the bundled weights that it was coded with.
+        max_pixels: files of larger images are refused.
+    """
+
+    model: str | None
+    max_pixels: int
+
+    def __call__(self) -> Work:
+        """Decodes the first path's file to an image at the second."""
+        codecs: dict[str, NearLosslessCodec] = {}
+        if self.model is not None:
+            codecs[self.model] = NearLosslessCodec.load(self.model, max_pixels=self.max_pixels)
+        return partial(self._decode, codecs)
+
+    def _decode(self, codecs: dict[str, NearLosslessCodec], source: Path, target: Path) -> str:
+        data = source.read_bytes()
+        model = self._bundled_for(data) if self.model is None else self.model
+        if model not in codecs:
+            codecs[model] = NearLosslessCodec.load(model, max_pixels=self.max_pixels)
+        picture = codecs[model].decode(data, as_="picture")
+        write_picture(target, picture)
+        return f"{picture.width}x{picture.height} {MODES[picture.channels]}"
+
+    def _bundled_for(self, data: bytes) -> str:
+        header, _ = read_container(NEAR_LOSSLESS_FILE, data, max_pixels=self.max_pixels)
+        name = name_of_bundled(header.model.hex())
+        if name is None:
+            raise ValueError(
+                f"the file needs the weights {header.model.hex()}, which are not among the bundled ones "
+                f"({', '.join(bundled_names()) or 'none yet'}); give the file that it was coded with: --model FILE"
+            )
+        return name
+
+
+def describe(data: bytes) -> dict[str, str | int | float]:
+    """What a file says about itself, once its checksums are right; `bpsp` is bits per sub-pixel of the whole file.
+
+    Raises:
+        ValueError: this is no near-lossless file or a damaged one.
+    """
+    facts = describe_file(NEAR_LOSSLESS_FILE, "max_error", data)
+    sub_pixels = int(facts["width"]) * int(facts["height"]) * len(str(facts["mode"]))
+    return {**facts, "bpsp": round(8 * len(data) / sub_pixels, 4)}

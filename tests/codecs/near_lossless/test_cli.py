@@ -1,0 +1,81 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from maskdecay.codecs import Picture, read_picture, write_picture
+from maskdecay.codecs.near_lossless._codec import NearLosslessCodec
+
+from maskdecay._cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def nlic(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs `maskdecay near-lossless` in an empty folder with the tiny model; gives status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(command: str, *words: str | Path | int) -> tuple[int, str, str]:
+        model = [] if command == "info" or "--model" in words else ["--model", str(tiny_weights)]
+        status = main(["near-lossless", command, *map(str, words), *model])
+        streams = capsys.readouterr()
+        return status, streams.out, streams.err
+
+    return run
+
+
+def picture(channels: int = 3, seed: int = 0) -> Picture:
+    planes = np.random.default_rng(seed).integers(0, 256, (8, 9, channels), dtype=np.uint8)
+    return Picture(colour=planes) if channels % 2 else Picture(colour=planes[:, :, :-1], alpha=planes[:, :, -1])
+
+
+def test_a_file_goes_there_and_back(nlic: Run, tiny_codec: NearLosslessCodec) -> None:
+    write_picture(Path("a.png"), picture(4))
+    status, out, err = nlic("encode", "a.png", "-o", "a.nlic", "--max-error", 2, "--verify")
+    data = Path("a.nlic").read_bytes()
+    assert (status, err) == (0, "")
+    assert out == f"a.nlic: {len(data)} bytes, {round(8 * len(data) / 288, 4)} bpsp, max error 2\n"
+    assert data == tiny_codec.encode(picture(4), max_error=2)
+    assert nlic("decode", "a.nlic", "-o", "b.png") == (0, "b.png: 9x8 RGBA\n", "")
+    found = read_picture(Path("b.png"))
+    assert np.abs(found.colour.astype(int) - picture(4).colour).max() <= 2
+    assert (found.alpha == picture(4).alpha).all()  # type: ignore[union-attr]
+
+
+def test_a_folder_with_a_bad_file(nlic: Run) -> None:
+    Path("in").mkdir()
+    for seed in range(2):
+        write_picture(Path(f"in/{seed}.png"), picture(1, seed))
+    Path("in/bad.png").write_bytes(b"no picture")
+    status, out, err = nlic("encode", "in", "-o", "out")
+    assert (status, out) == (2, "2 encoded, 0 skipped, 1 failed\n")
+    assert "bad.png: this is no image" in err
+    status, out, err = nlic("decode", "out", "-o", "back")
+    assert (status, out) == (0, "2 decoded, 0 skipped, 0 failed\n")
+    assert (read_picture(Path("back/1.png")).colour == picture(1, 1).colour).all()
+
+
+def test_info_needs_no_weights(nlic: Run) -> None:
+    write_picture(Path("a.png"), picture())
+    nlic("encode", "a.png", "-o", "a.nlic", "--max-error", 5)
+    status, out, _ = nlic("info", "a.nlic", "--json")
+    facts = json.loads(out)
+    assert status == 0
+    assert (facts["width"], facts["height"], facts["mode"], facts["max_error"]) == (9, 8, "RGB", 5)
+    assert facts["bytes"] == len(Path("a.nlic").read_bytes())
+    Path("b.nlic").write_bytes(Path("a.nlic").read_bytes()[:-1])
+    status, out, err = nlic("info", "b.nlic")
+    assert (status, out) == (2, "")
+    assert err.startswith("maskdecay near-lossless info: b.nlic: the file is truncated")
+
+
+def test_what_users_get_wrong(nlic: Run) -> None:
+    write_picture(Path("a.png"), picture())
+    assert nlic("encode", "a.png", "-o", "a.evc")[2].endswith("a.evc must end in .nlic\n")
+    assert nlic("encode", "a.png", "-o", "a.nlic", "--max-error", 200)[0] == 2
+    assert "there are no weights 'none'" in nlic("encode", "a.png", "-o", "a.nlic", "--model", "none")[2]
+    assert not Path("a.nlic").exists()
