@@ -9,6 +9,7 @@ the coding table's own list, so that no logarithm decides anything.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from .._integer_convert import observe
 from .._integer_network import IntegerNetwork
 from ._network import EVC
 from ._quantise import lower_bound
+from ._scalable import ScalableEVC
 
 Codec = TypeVar("Codec", bound=EVC)
 _PARTS = ("hyper_dec", "y_prior_fusion", "y_spatial_prior")
@@ -44,8 +46,8 @@ def exact_priors(
 
     Args:
         codec: trained; stays as it is. Its encoder and decoder are copied, whatever their widths and those of priors.
-        images: typical RGB images in [0, 1], which set the range of activations. None for a network that other
-            weights are loaded into: noise does for it.
+        images: typical RGB images in [0, 1], which set the range of activations, at all efforts. None for a network
+            that other weights are loaded into: noise does for it.
         rates: at which the images are coded.
         limit: of operands and weights, in steps.
 
@@ -58,12 +60,13 @@ def exact_priors(
             "the codec's priors are exact already; to fit them to other images, start from the float codec"
         )
     result = copy.deepcopy(codec).eval()
+    efforts = [(effort,) for effort in range(1, result.depths + 1)] if isinstance(result, ScalableEVC) else [()]
     noise = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
 
     def run() -> None:
         for image in [noise] if images is None else images:
-            for rate in rates:
-                result(image[None].to(result.q_basic), result.rate_to_q_scale(rate))
+            for rate, effort in itertools.product(rates, efforts):
+                result(image[None].to(result.q_basic), result.rate_to_q_scale(rate), *effort)
 
     for name, observation in zip(_PARTS, observe([getattr(result, name) for name in _PARTS], run), strict=True):
         tail = TableScales(*_SCALES[name]).to(result.q_basic) if name in _SCALES else None

@@ -48,13 +48,16 @@ def rate_distortion(
 
 
 @torch.no_grad()
-def evaluate(network: EVC, images: Sequence[Tensor], rates: Sequence[int | float]) -> list[RatePoint]:
+def evaluate(
+    network: EVC, images: Sequence[Tensor], rates: Sequence[int | float], *, effort: int | None = None
+) -> list[RatePoint]:
     """Estimated bpp and PSNR at each rate, in the order of `rates`, as means over images.
 
     Args:
         network: is put in evaluation mode meanwhile.
         images: RGB in [0, 1], each (3, height, width); sizes may differ.
         rates: numbers in 0..63.
+        effort: how many encoders of a `ScalableEVC` run; all by default.
 
     Raises:
         ValueError: There is no image, or a rate is out of range.
@@ -64,17 +67,18 @@ def evaluate(network: EVC, images: Sequence[Tensor], rates: Sequence[int | float
     was_training = network.training
     network.eval()
     try:
-        return [_evaluate_rate(network, images, rate) for rate in rates]
+        return [_evaluate_rate(network, images, rate, effort) for rate in rates]
     finally:
         network.train(was_training)
 
 
-def _evaluate_rate(network: EVC, images: Sequence[Tensor], rate: int | float) -> RatePoint:
+def _evaluate_rate(network: EVC, images: Sequence[Tensor], rate: int | float, effort: int | None) -> RatePoint:
+    choice = () if effort is None else (effort,)
     q_scale = network.rate_to_q_scale(rate)
     bpp, quality = 0.0, 0.0
     for image in images:
         batch = image[None].to(q_scale.device)
-        output = network(batch, q_scale)
+        output = network(batch, q_scale, *choice)
         bits = output.bits_y + output.bits_z
         bpp += bits_per_pixel(bits, batch.shape[2], batch.shape[3]).item()
         quality += psnr(output.x_hat.clamp(0, 1), batch).item()

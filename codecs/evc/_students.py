@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 import maskdecay as md
 
 from ._network import EVC
-from ._presets import build_preset
+from ._presets import build_preset, build_seeded
+from ._scalable import ScalableEVC
 
 IMPORTANCES = ("fisher", "weight_norm")
 _PRIORS = ("hyper_*", "y_*")
@@ -21,7 +24,7 @@ class StudentConfig:
 
     Args:
         preset: whose widths the encoder and the decoder get (the priors too, unless `priors` says otherwise); its
-            latents are the teacher's.
+            latents are the teacher's. A scalable one also says how many encoders there will be.
         plan: a `md.Plan` as JSON.
         macs: share of the teacher's multiply-accumulates that is kept.
         priors: share of the widths inside the priors that is kept.
@@ -63,19 +66,61 @@ class StudentConfig:
             )
 
 
+def count_student_encoders(config: StudentConfig | None) -> int | None:
+    """How many encoders a student gets that has several, one after the other; None for other students, or none."""
+    network = None if config is None or config.preset is None else build_preset(config.preset, seed=0)
+    return network.depths if isinstance(network, ScalableEVC) else None
+
+
+def plan_encoder(encoder: nn.Module, config: StudentConfig, example: Float[Tensor, "1 3 height width"]) -> md.Plan:
+    """Plan each encoder of a scalable student, from the groups of the teacher's encoder alone.
+
+    Raises:
+        ValueError: the encoder is no wider form of the student's.
+    """
+    shape = _shape(config)
+    assert shape is not None
+    plan = md.Plan.like(md.find_groups(encoder, example), shape.enc)
+    if not narrows(plan):
+        raise ValueError(
+            f"the encoder is as narrow as those of {config.preset} already; several encoders grow from a wider one"
+        )
+    return plan
+
+
 def plan_student(network: EVC, config: StudentConfig) -> md.Plan:
-    """Plan a student of `network`.
+    """Plan a student of `network`; of a scalable one all but its encoders.
 
     Raises:
         ValueError: the network is no wider form of the student, or the plan is not of its groups.
     """
-    example = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(network.q_basic)
     if config.plan is not None:
         return md.Plan.from_json(config.plan)
+    example = example_for(network)
     groups = md.find_groups(network, example)
     if config.macs is not None:
         return md.Plan.budget(network, example, macs=config.macs, multiple_of=8, groups=groups)
-    return make_plan(groups, None if config.preset is None else build_preset(config.preset, seed=0), config.priors)
+    plan = make_plan(groups, _shape(config), config.priors)
+    if count_student_encoders(config) is None:
+        return plan
+    return md.Plan(groups=groups, keep={name: keep for name, keep in plan.keep.items() if not name.startswith("enc.")})
+
+
+def narrows(plan: md.Plan) -> bool:
+    """Whether a plan drops any channel."""
+    return any(keep < plan.groups[name].width for name, keep in plan.keep.items())
+
+
+def example_for(network: EVC) -> Float[Tensor, "1 3 64 64"]:
+    """The picture on which groups and removals are proven, the same each time."""
+    example = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return example.to(network.q_basic)
+
+
+def _shape(config: StudentConfig) -> EVC | None:
+    """A network of the student's widths, with one encoder."""
+    network = None if config.preset is None else build_preset(config.preset, seed=0)
+    return build_seeded(lambda: EVC(network.config), 0) if isinstance(network, ScalableEVC) else network
 
 
 def make_plan(groups: md.Groups, student_shape: EVC | None, priors: float | None) -> md.Plan:

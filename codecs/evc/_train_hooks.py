@@ -8,7 +8,7 @@ from typing import Any
 
 from ._network import EVC
 from ._train_checkpoint import Checkpoints
-from ._train_decay import Decaying
+from ._train_decay import DecaySteps
 from ._train_loop import Loop, TrainStep
 from ._train_progress import Progress, Teller
 from ._train_state import State, loop_state
@@ -48,7 +48,7 @@ class Part:
         index: which.
         loop: what trains it.
         base: the network as the stage found it; unused without checkpoints.
-        decaying: its masks, if it has any.
+        decaying: the decay of its masks, if it has any.
         before: steps of the stages before, as `done`, and `skipped` ones.
         clock: seconds since the whole began.
     """
@@ -56,7 +56,7 @@ class Part:
     index: int
     loop: Loop
     base: EVC
-    decaying: Decaying | None
+    decaying: DecaySteps | None
     before: Mapping[str, Any]
     clock: Callable[[], float]
 

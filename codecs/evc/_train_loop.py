@@ -51,6 +51,7 @@ class Loop:
 
     Args:
         processes: where it runs; with several, each draws its own crops and `config.batch_size` is per process.
+        newest: see `Objective`.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class Loop:
         extra_loss: Callable[[], Tensor] | None = None,
         after_step: Callable[[], object] | None = None,
         processes: Processes | None = None,
+        newest: bool = False,
     ) -> None:
-        self.network, self.config = network, config
+        self.network, self.config, self.newest = network, config, newest
         self.extra_loss, self.after_step = extra_loss, after_step
         self.processes = processes or Processes(network.q_basic.device)
         self.generator = torch.Generator().manual_seed(config.seed + _RANK_SEEDS * self.processes.rank)
@@ -77,7 +79,7 @@ class Loop:
             trunk_share=config.trunk_share,
             parameters=parameters,
         )
-        self.objective = self.processes.wrap(Objective(network, config.lambdas, self.processes.half))
+        self.objective = self.processes.wrap(Objective(network, config.lambdas, self.processes.half, newest=newest))
         self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=self.processes.half is torch.float16)
         self.schedule = Schedule(
             self.optimizer, config.steps, config.seconds, config.warmup, config.final_learning_rate, self._clock()

@@ -11,10 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+import maskdecay as md
+
 from .._integer_network import IntegerNetwork
 from ._network import EVC
 from ._objective import rate_distortion
 from ._rates import rate_to_lambda
+from ._scalable import ScalableEVC
 
 _TRANSFORMS = ("enc", "dec", "hyper_enc", "hyper_dec", "y_prior_fusion", "y_spatial_prior")
 
@@ -36,17 +39,23 @@ class Objective(nn.Module):
         lambdas: distortion weights of rates 0 and 63.
         half: what the transforms compute in, where that is not float32. Latents, probabilities, bits and priors in
             exact integers stay float32: rates would be wrong by percents in half precision, and integers not exact.
+        newest: of a network with several encoders, train the last alone, at full effort; else all, at all efforts.
     """
 
-    def __init__(self, network: EVC, lambdas: tuple[float, float], half: torch.dtype | None = None) -> None:
+    def __init__(
+        self, network: EVC, lambdas: tuple[float, float], half: torch.dtype | None = None, *, newest: bool = False
+    ) -> None:
         super().__init__()
-        self.network, self.lambdas, self.transforms_in = network, lambdas, half
+        self.network, self.lambdas, self.transforms_in, self.newest = network, lambdas, half, newest
 
     def forward(self, crops: Float[Tensor, "batch 3 size size"], rates: Float[Tensor, " batch"]) -> Costs:
-        """Code the crops, each at its own rate in 0..63."""
+        """Code the crops, each at its own rate in 0..63; means are over efforts too, where several are trained."""
+        q_scale, weights = self.network.rate_to_q_scale(rates), rate_to_lambda(rates, self.lambdas)
         with half_transforms(self.network, self.transforms_in):
-            output = self.network(crops, self.network.rate_to_q_scale(rates))
-        costs = rate_distortion(output, crops, rate_to_lambda(rates, self.lambdas))
+            if isinstance(self.network, ScalableEVC) and not self.newest:
+                costs = self.network.rate_distortion(crops, q_scale, weights)
+            else:
+                costs = rate_distortion(self.network(crops, q_scale), crops, weights)
         quality = -10 * costs.mse.detach().clamp(min=1e-12).log10()
         return Costs(costs.loss.mean(), costs.bpp.mean(), quality.mean())
 
@@ -57,7 +66,7 @@ def half_transforms(network: EVC, half: torch.dtype | None) -> Iterator[None]:
     if half is None:
         yield
         return
-    parts = [getattr(network, name) for name in _TRANSFORMS]
+    parts = [part for name in _TRANSFORMS for part in _each(getattr(network, name))]
     chosen = [part for part in parts if not isinstance(part, IntegerNetwork)]
     for part in chosen:
         part.forward = partial(_forward, part.forward, half)
@@ -66,6 +75,10 @@ def half_transforms(network: EVC, half: torch.dtype | None) -> Iterator[None]:
     finally:
         for part in chosen:
             del part.forward
+
+
+def _each(part: nn.Module) -> list[nn.Module]:
+    return list(part.branches) if isinstance(part, md.ResidualEnsemble) else [part]
 
 
 def _forward(forward: Callable[[Tensor], Tensor], half: torch.dtype, x: Tensor) -> Tensor:

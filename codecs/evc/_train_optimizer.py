@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,7 @@ MUON_PRIOR_SIDE = 64
 """Longest shorter side of a prior's matrix that gets Muon: wider ones cost more time than Muon saves."""
 _MUON_SMALLEST_SIDE = 8
 _TRUNKS = ("enc.", "dec.")
+_BRANCH = re.compile(r"^enc\.branches\.\d+\.")  # one of several encoders
 _ENDS = ("enc.0.conv1.", "enc.0.downsample.", "dec.7.0.")  # they read and write pixels, which are no features
 _FUSED_DEVICES = ("cpu", "cuda")
 
@@ -39,10 +41,11 @@ def build_optimizer(
         learning_rate: of groups that bring none.
         weight_decay: of convolutions' weights, unless `parameters` are given.
         trunk_share: of the learning rate, for encoder and decoder, unless their groups bring their own.
-        parameters: what is trained, as tensors or groups; everything without it. With Muon, groups are split further.
+        parameters: what is trained, as tensors or groups; all that requires gradients without it. With Muon, groups are
+            split further.
     """
     if parameters is None:
-        parameters = md.parameter_groups(network, weight_decay=weight_decay, decays=is_weight)
+        parameters = _moving(md.parameter_groups(network, weight_decay=weight_decay, decays=is_weight))
     groups = _slow_trunks(_as_groups(parameters), network, trunk_share * learning_rate)
     fused = _can_fuse(groups)
     if kind == "muon":
@@ -57,10 +60,15 @@ def is_weight(name: str, parameter: nn.Parameter) -> bool:
 
 def suits_muon(name: str, parameter: nn.Parameter) -> bool:
     """Whether a parameter of an EVC network is a matrix inside it that Muon trains faster than AdamW, in seconds."""
-    if not is_weight(name, parameter) or parameter.shape[1] == 1 or name.startswith(_ENDS):
+    if not is_weight(name, parameter) or parameter.shape[1] == 1 or _BRANCH.sub("enc.", name).startswith(_ENDS):
         return False  # with one input channel each, depthwise convolutions mix nothing
     side = min(len(parameter), parameter[0].numel())
     return side >= _MUON_SMALLEST_SIDE and (name.startswith(_TRUNKS) or side <= MUON_PRIOR_SIDE)
+
+
+def _moving(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    chosen = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
+    return [group for group in chosen if group["params"]]
 
 
 def _as_groups(parameters: Iterable[Tensor] | Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

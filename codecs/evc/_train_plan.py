@@ -11,6 +11,8 @@ TUNING_SHARE = 0.15
 """Of steps and seconds, for the fine-tuning with exact priors."""
 _TUNING_LEARNING_RATE = 0.125  # of the peak; as in benchmarks/exact_priors.py
 _STUDENT_LEARNING_RATE = 0.5  # of the peak, for a network that is trained already
+_NARROWING_SHARE = 0.2  # of the steps before exact priors, where a scalable student's decoder is narrower as well
+_JOINT_SHARE = 0.35  # of those after that, for all encoders together
 _DECAY_ENDS_AT = 0.5  # of the stage's learning rate: the weights have to follow the masks up to the last
 
 
@@ -21,6 +23,8 @@ class Kind(Enum):
     """Nothing."""
     DECAY = "decay"
     """It gets masks, and is shrunk."""
+    GROW = "grow"
+    """One encoder becomes several; `Stage.growth` says at which stage of that it is."""
     EXACT = "exact"
     """Its priors are converted to exact integers."""
 
@@ -36,6 +40,7 @@ class Stage:
         learning_rate: its peak, as a share of the whole's.
         warmup: whether the learning rate rises first.
         final: what the cosine ends at, as a share of this stage's peak; None takes the config's.
+        growth: kind and branch of the `md.GrowthStage` that it is.
     """
 
     name: str
@@ -44,18 +49,31 @@ class Stage:
     learning_rate: float = 1.0
     warmup: bool = False
     final: float | None = None
+    growth: tuple[str, int] | None = None
+
+    @property
+    def decays(self) -> bool:
+        """Whether masks decay in it."""
+        return self.kind is Kind.DECAY or (self.growth is not None and self.growth[0] == "decay")
 
 
-def plan_stages(*, converts: bool, decay_share: float | None = None) -> tuple[Stage, ...]:
+def plan_stages(
+    *, converts: bool, decay_share: float | None = None, encoders: int | None = None, narrows: bool = True
+) -> tuple[Stage, ...]:
     """List the stages.
 
     Args:
         converts: whether priors are converted to exact integers at the end.
-        decay_share: of the part with float priors, spent while masks decay; None makes no student.
+        decay_share: of the part with float priors, spent while masks decay; None makes no student. Of a student with
+            several encoders, of the time that each takes.
+        encoders: how many the student gets, one after the other; None keeps one.
+        narrows: whether such a student is narrower elsewhere than in its encoders.
     """
     floats = 1 - TUNING_SHARE if converts else 1.0
     if decay_share is None:
         stages = [Stage(name="training", kind=Kind.TRAIN, share=floats, warmup=True)]
+    elif encoders is not None:
+        stages = _growth(floats, encoders, decay_share, narrows)
     else:
         rate, decaying = _STUDENT_LEARNING_RATE, decay_share * floats
         stages = [
@@ -66,6 +84,28 @@ def plan_stages(*, converts: bool, decay_share: float | None = None) -> tuple[St
         rate = _TUNING_LEARNING_RATE
         stages.append(Stage(name="fine-tuning exact priors", kind=Kind.EXACT, share=TUNING_SHARE, learning_rate=rate))
     return tuple(stages)
+
+
+def _growth(share: float, encoders: int, decay_share: float, narrows: bool) -> list[Stage]:
+    """The decoder's decay, if it has one; each encoder learns, decays and recovers; then all together."""
+    stages: list[Stage] = []
+    rate = _STUDENT_LEARNING_RATE
+    if narrows:
+        own, share = _NARROWING_SHARE * share, (1 - _NARROWING_SHARE) * share
+        stages.append(Stage(name="mask decay of the decoder", kind=Kind.DECAY, share=own, learning_rate=rate,
+                            final=_DECAY_ENDS_AT))  # fmt: skip
+    each = (1 - _JOINT_SHARE) * share / encoders
+    for branch in range(encoders):
+        rest = (1 - decay_share) / (2 if branch else 1)
+        parts = [("learn", "learning what is left", rest)] if branch else []
+        parts += [("decay", "mask decay", decay_share), ("tune", "fine-tuning", rest)]
+        for kind, text, part in parts:
+            name, final = f"encoder {branch + 1}, {text}", None if kind == "tune" else _DECAY_ENDS_AT
+            stages.append(Stage(name=name, kind=Kind.GROW, share=part * each, learning_rate=rate, final=final,
+                                growth=(kind, branch)))  # fmt: skip
+    joint = Stage(name="all encoders together", kind=Kind.GROW, share=_JOINT_SHARE * share, learning_rate=rate,
+                  growth=("joint", encoders - 1))  # fmt: skip
+    return [*stages, joint]
 
 
 def split_steps(stages: tuple[Stage, ...], steps: int) -> list[int]:
@@ -103,6 +143,6 @@ def stage_config(config: TrainConfig, stages: tuple[Stage, ...], index: int, ela
         learning_rate=stage.learning_rate * config.learning_rate,
         warmup=config.warmup if stage.warmup else 0.0,
         final_learning_rate=config.final_learning_rate if stage.final is None else stage.final,
-        ema=0.0 if stage.kind is Kind.DECAY else config.ema,
+        ema=0.0 if stage.decays else config.ema,
         seed=config.seed + index,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,18 +16,18 @@ import maskdecay as md
 from ._crops import typical_crops
 from ._exact import exact_priors, is_exact, seal
 from ._network import EVC
-from ._students import StudentConfig
+from ._scalable import ScalableEVC
+from ._students import StudentConfig, count_student_encoders, narrows, plan_student
 from ._train_config import TrainConfig
-from ._train_decay import Decaying, observe_channels, observed_batches
+from ._train_decay import Decaying, DecaySteps, observe_channels, observed_batches
+from ._train_growth import Growth, load_base
 from ._train_hooks import Hooks, Part, StageSteps
 from ._train_loop import Loop
-from ._train_objective import Objective
+from ._train_pace import expected_steps
 from ._train_plan import Kind, plan_stages, stage_config
 from ._train_processes import Processes
 from ._train_progress import Teller
 from ._train_state import State, restore_loop
-
-_PACE_PASSES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +84,8 @@ def train_stages(
     processes = processes or Processes(network.q_basic.device)
     if is_exact(network) and not exact:
         raise ValueError("the network's priors are exact already and cannot become floats; start from the float codec")
+    if isinstance(network, ScalableEVC) and student is not None:
+        raise ValueError("the network has several encoders already; a student is made of one with one encoder")
     if is_exact(network) and student is not None:
         raise ValueError("the network's priors are exact already and cannot be pruned; start from the float codec")
     cuda = [processes.device] if processes.device.type == "cuda" else []
@@ -109,24 +111,28 @@ class _Training:
     ) -> None:
         self.network, self.images, self.config, self.exact, self.student = network, images, config, exact, student
         self.processes, self.hooks = processes, hooks
-        share = None if student is None else student.decay_share
-        self.stages = plan_stages(converts=exact and not is_exact(network), decay_share=share)
-        self.facts: dict[str, Any] = {"done": [], "skipped": 0}
+        self.encoders = count_student_encoders(student)
+        self.stages = plan_stages(
+            converts=exact and not is_exact(network),
+            decay_share=None if student is None else student.decay_share,
+            encoders=self.encoders,
+            narrows=student is not None and self.encoders is not None and narrows(plan_student(network, student)),
+        )
+        self.facts: dict[str, Any] = {"done": [], "skipped": 0, "decay_steps": None}
         self.start = time.perf_counter()
         stage_config(config, self.stages, 0, 0.0)  # refuses too few steps
 
     def run(self) -> Trained:
-        first, state = 0, None
+        state = None
         if self.hooks.resume and self.hooks.checkpoints is not None:
-            state, base, first = self.hooks.checkpoints.read()
-            original = self.network
-            self.network = md.load(base, lambda: original)
-            self.facts = {name: state.facts["whole"][name] for name in self.facts}
+            state, base, _ = self.hooks.checkpoints.read()
+            self.network = load_base(base, self.network)
+            self.facts = {name: state.facts["whole"].get(name) for name in self.facts}
             self.start = time.perf_counter() - state.facts["whole"]["seconds"]
             if self.hooks.watch is not None:
                 self.hooks.watch.restore(state.facts["whole"]["validation"])
-        for index in range(first, len(self.stages)):
-            self._stage(index, state)
+        while len(self.facts["done"]) < len(self.stages):
+            self._next(state)
             state = None
         network = self.network.cpu()
         if self.exact:
@@ -143,16 +149,61 @@ class _Training:
             seconds=seconds,
         )
 
-    def _stage(self, index: int, state: State | None) -> None:
+    def _next(self, state: State | None) -> None:
+        """The stages that are next: one, or all in which encoders grow."""
+        index = len(self.facts["done"])
         stage = self.stages[index]
+        if stage.kind is Kind.GROW:
+            self.network = self._growth(index).run(self.network, index, state)
+            return
         base = copy.deepcopy(self.network) if self.hooks.checkpoints is not None else self.network
-        config = stage_config(self.config, self.stages, index, self.processes.agree(self._seconds()))
-        if state is not None:
-            config = replace(config, **state.facts["limits"])
         if stage.kind is Kind.EXACT:
             self.network = exact_priors(self.network, typical_crops(self.images))
-        decaying = self._decaying(config, state) if stage.kind is Kind.DECAY else None
-        loop = self._loop(config, decaying)
+        if stage.kind is not Kind.DECAY:
+            self._train(index, self.network, base, state, None)
+            return
+        decaying = self._decaying(self._config(index, state), state)
+        self._train(index, self.network, base, state, decaying)
+        self.network = decaying.finish()
+
+    def _growth(self, index: int) -> Growth:
+        assert self.student is not None
+        assert self.encoders is not None
+        if self.facts["decay_steps"] is None:
+            first = next(place for place in range(index, len(self.stages)) if self.stages[place].decays)
+            self.facts["decay_steps"] = expected_steps(self.network, self._config(first, None), self.processes)
+        steps = self.facts["decay_steps"]
+
+        def observe(index: int, network: EVC, call: Callable[[], None]) -> None:
+            config = self._config(index, None)
+            observe_channels(call, network, self.images, config, self.processes, observed_batches(steps), newest=True)
+
+        return Growth(
+            student=self.student,
+            depths=self.encoders,
+            stages=self.stages,
+            steps=steps,
+            train=self._train,
+            observe=observe,
+        )
+
+    def _config(self, index: int, state: State | None) -> TrainConfig:
+        config = stage_config(self.config, self.stages, index, self.processes.agree(self._seconds()))
+        return config if state is None else replace(config, **state.facts["limits"])
+
+    def _train(
+        self,
+        index: int,
+        network: EVC,
+        base: EVC,
+        state: State | None,
+        decaying: DecaySteps | None,
+        *,
+        newest: bool = False,
+    ) -> None:
+        """Train a network, masked where `decaying` says, from a base or a state; `newest` is that of `Objective`."""
+        stage = self.stages[index]
+        loop = self._loop(network, self._config(index, state), decaying, newest)
         if state is not None:
             restore_loop(loop, state)
         low = sum(one.share for one in self.stages[:index])
@@ -161,57 +212,37 @@ class _Training:
         loop.run(StageSteps(self.hooks, part, teller))
         self.facts["done"].append(loop.schedule.step)
         self.facts["skipped"] += loop.skipped
-        if decaying is not None:
-            self.network = decaying.finish()
 
     def _decaying(self, config: TrainConfig, state: State | None) -> Decaying:
         assert self.student is not None
-        steps = self._expected_steps(config) if state is None else state.facts["decay"]["steps"]
+        steps = expected_steps(self.network, config, self.processes) if state is None else state.facts["decay"]["steps"]
 
         def observe(masks: md.Masks) -> None:
-            observe_channels(masks, self.network, self.images, config, self.processes, observed_batches(steps))
+            batches = observed_batches(steps)
+            observe_channels(masks.observe, self.network, self.images, config, self.processes, batches)
 
         decaying = Decaying(self.network, self.student, steps, observe)
         if state is not None:
             decaying.restore(state.tensors, state.facts["decay"])
         return decaying
 
-    def _loop(self, config: TrainConfig, decaying: Decaying | None) -> Loop:
+    def _loop(self, network: EVC, config: TrainConfig, decaying: DecaySteps | None, newest: bool) -> Loop:
         if decaying is None:
-            return Loop(self.network, self.images, config, processes=self.processes)
+            return Loop(network, self.images, config, processes=self.processes, newest=newest)
 
         def after_step() -> None:
             decaying.step(loop.schedule.fraction)
 
         loop = Loop(
-            self.network,
+            network,
             self.images,
             config,
             extra_loss=decaying.decay.loss,
             after_step=after_step,
             processes=self.processes,
+            newest=newest,
         )
         return loop
-
-    def _expected_steps(self, config: TrainConfig) -> int:
-        """How many steps a stage will have, by some passes on noise where only seconds end it."""
-        if config.seconds is None:
-            assert config.steps is not None
-            return config.steps
-        device = self.processes.device
-        objective = Objective(self.network.train(), config.lambdas, self.processes.half)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            crops = torch.rand(config.batch_size, 3, config.crop, config.crop).to(device)
-            rates = torch.zeros(config.batch_size, device=device)
-            start = time.perf_counter()
-            for _ in range(_PACE_PASSES):
-                objective(crops, rates).loss.backward()
-            assert self.network.q_basic.grad is not None
-            self.network.q_basic.grad.sum().item()  # waits for a GPU
-            pace = self.processes.agree((time.perf_counter() - start) / _PACE_PASSES)
-        self.network.zero_grad(set_to_none=True)
-        expected = max(1, int(config.seconds / pace))
-        return expected if config.steps is None else min(config.steps, expected)
 
     def _seconds(self) -> float:
         return time.perf_counter() - self.start

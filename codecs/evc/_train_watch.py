@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ._network import EVC
 from ._objective import evaluate
+from ._scalable import ScalableEVC
 from ._train_loop import Loop, TrainStep
 
 RATES = (0, 21, 42, 63)
@@ -32,6 +33,7 @@ class Validation:
         step: of the whole, counted from 1.
         seconds: of the whole.
         bpp, psnr: at each rate, means over the pictures, by the network's own estimate.
+        effort: how many encoders ran, of a network with several.
     """
 
     stage: str
@@ -39,10 +41,12 @@ class Validation:
     seconds: float
     bpp: list[float]
     psnr: list[float]
+    effort: int | None = None
 
     def __str__(self) -> str:
         pairs = zip(self.bpp, self.psnr, strict=True)
-        return ", ".join(f"{bpp:.3f} bpp {psnr:.2f} dB" for bpp, psnr in pairs)
+        figures = ", ".join(f"{bpp:.3f} bpp {psnr:.2f} dB" for bpp, psnr in pairs)
+        return figures if self.effort is None else f"effort {self.effort}: {figures}"
 
 
 class Board:
@@ -130,7 +134,7 @@ class Watch:
             self.board.scalars({f"train/{name}": getattr(step, name) for name in names} | left, done)
         if self.pictures and time.monotonic() - self._last >= self.every:
             with loop.average.shown() if loop.average is not None else nullcontext():
-                self._validate(loop.network, stage, done, seconds)
+                self._validate(loop.network, stage, done, seconds, newest=loop.newest)
 
     def finish(self, network: EVC, done: int, seconds: float) -> None:
         """Look at what came out."""
@@ -139,19 +143,26 @@ class Watch:
         if self.board is not None:
             self.board.close()
 
-    def _validate(self, network: EVC, stage: str, done: int, seconds: float) -> None:
-        points = evaluate(network, [picture.float() / 255 for picture in self.pictures], RATES)
+    def _validate(self, network: EVC, stage: str, done: int, seconds: float, *, newest: bool = False) -> None:
+        """At full effort, and at the others too where they are trained."""
+        most = network.depths if isinstance(network, ScalableEVC) else None
+        for effort in (most,) if most is None or newest else range(1, most + 1):
+            self._measure(network, stage, done, seconds, effort)
+        if self.board is not None:
+            self.board.picture("validation/original and decoded", self._beside(network), done)
+        self._last = time.monotonic()
+
+    def _measure(self, network: EVC, stage: str, done: int, seconds: float, effort: int | None) -> None:
+        points = evaluate(network, [picture.float() / 255 for picture in self.pictures], RATES, effort=effort)
         bpp, psnr = [round(point.bpp, 5) for point in points], [round(point.psnr, 4) for point in points]
-        found = Validation(stage=stage, step=done, seconds=round(seconds, 1), bpp=bpp, psnr=psnr)
+        found = Validation(stage=stage, step=done, seconds=round(seconds, 1), bpp=bpp, psnr=psnr, effort=effort)
         self.points.append(found)
         if self.board is not None:
+            name = "validation" if effort is None else f"validation, effort {effort}"
             for rate, point in zip(RATES, points, strict=True):
-                values = {f"validation/bpp {rate}": point.bpp, f"validation/psnr {rate}": point.psnr}
-                self.board.scalars(values, done)
-            self.board.picture("validation/original and decoded", self._beside(network), done)
+                self.board.scalars({f"{name}/bpp {rate}": point.bpp, f"{name}/psnr {rate}": point.psnr}, done)
         if self.told is not None:
             self.told(found)
-        self._last = time.monotonic()
 
     @torch.no_grad()
     def _beside(self, network: EVC) -> Float[Tensor, "3 height width"]:
