@@ -195,7 +195,7 @@ def decay_masks(
     """Mask the network in place and train it while what the plan drops decays to exactly zero."""
     config = TrainConfig(steps=steps, learning_rate=1e-3, final_learning_rate=0.5, warmup=0.05, seed=seed, **_CROPS)
     masks = md.insert_masks(network, plan)
-    observe_channels(masks, network, photos, config, Processes(), _OBSERVED)
+    observe_channels(masks.observe, network, photos, config, Processes(), _OBSERVED)
     decay = md.MaskDecay(masks, steps=steps, importance="fisher")
     train(
         network,
