@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 
 import maskdecay as md
 
+from .._identity import weights_identity
+from .._writing import write_whole
 from ._network import NearLossless, exact_network
 from ._residual import ResidualConfig
 
 BUNDLED = Path(__file__).parent / "weights"
 IDENTITY = "identity"
 """Key of a weights file's metadata under which the identity lies that its files carry."""
+RECORD = "training"
+"""Key under which the record of a training lies, as JSON."""
 _SUFFIX = ".safetensors"
 _RECIPE, _EXACT_MARK = "residual.recipe", "residual.trunk.per_unit"
 
@@ -61,6 +71,37 @@ def load_network(name_or_path: str | Path) -> NearLossless:
             return exact_network(network, [noise]) if exact else network
 
     return md.load(path, build).float().eval()
+
+
+def save_network(network: NearLossless, path: Path, record: Mapping[str, Any]) -> str:
+    """Write a weights file that `load_network` reads, whole or not at all; numbers that 16 bits hold take 16.
+
+    Args:
+        network: sealed, if it is exact.
+        path: of a `.safetensors` file.
+        record: how the weights came about, for JSON.
+
+    Returns:
+        Identity of the weights, which their files carry.
+
+    Raises:
+        ValueError: masks sit in the network.
+        OSError: the file cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "trial.safetensors"
+        md.save(network, trial)
+        with safe_open(str(trial), framework="pt") as file:
+            tensors = {name: _shortened(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata())
+    identity = weights_identity(network).hex()
+    write_whole(path, save(tensors, {**metadata, RECORD: json.dumps(record), IDENTITY: identity}))
+    return identity
+
+
+def _shortened(tensor: Tensor) -> Tensor:
+    small = tensor.half()
+    return small if tensor.dtype == torch.float32 and torch.equal(small.float(), tensor) else tensor
 
 
 def _recipe(path: Path) -> tuple[ResidualConfig, bool]:

@@ -79,3 +79,20 @@ def test_what_users_get_wrong(nlic: Run) -> None:
     assert nlic("encode", "a.png", "-o", "a.nlic", "--max-error", 200)[0] == 2
     assert "there are no weights 'none'" in nlic("encode", "a.png", "-o", "a.nlic", "--model", "none")[2]
     assert not Path("a.nlic").exists()
+
+
+@pytest.mark.slow
+def test_training_gives_weights_that_code(nlic: Run) -> None:
+    Path("in").mkdir()
+    for seed in range(2):
+        write_picture(Path(f"in/{seed}.png"), picture(3, seed))
+    small = ["--width", 8, "--inner", 4, "--head", 4, "--components", 2, "--steps", 4, "--batch", 32]
+    words = ["train", "in", "-o", "w.safetensors", "--float-output", "f.safetensors", "--validate", "in", *small]
+    assert main(["near-lossless", *map(str, words)]) == 0
+    assert nlic("encode", "in/0.png", "-o", "a.nlic", "--model", "w.safetensors")[0] == 0
+    assert nlic("decode", "a.nlic", "-o", "b.png", "--model", "w.safetensors")[0] == 0
+    assert (read_picture(Path("b.png")).colour == picture(3, 0).colour).all()
+    again = ["train", "in", "-o", "v.safetensors", "--start", "f.safetensors", *small]
+    assert main(["near-lossless", *map(str, again)]) == 0
+    assert main(["near-lossless", *map(str, words)]) == 2  # the weights are there already
+    assert not list(Path().glob("*.checkpoint"))

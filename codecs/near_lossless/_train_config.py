@@ -1,0 +1,65 @@
+"""How a near-lossless network is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OPTIMIZERS = ("adamw", "muon")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train; at least one of `steps` and `seconds` ends it, whichever comes first.
+
+    Args:
+        steps: optimiser steps, of both stages together.
+        seconds: time box, wall clock; the learning rate then follows the clock.
+        batch: pixels per step.
+        optimizer: "adamw", or "muon" for AdamW with Muon on matrices inside the network.
+        learning_rate: peak.
+        warmup: share of a stage during which the learning rate rises.
+        final_learning_rate: share of the peak that is left at the end of the cosine.
+        clip: bound on the norm of all gradients.
+        ema: how much of the averaged weights stays in each step; the result is this average. 0 is none.
+        exact_share: of the training, for fine-tuning in exact integers at the end.
+        exact_rate: share of the learning rate in that stage.
+        seed: of weights and samples.
+
+    Raises:
+        ValueError: a value is out of range, or nothing ends the training.
+    """
+
+    steps: int | None = None
+    seconds: int | float | None = None
+    batch: int = 4096
+    optimizer: str = "adamw"
+    learning_rate: float = 3e-3
+    warmup: float = 0.02
+    final_learning_rate: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    exact_share: float = 0.15
+    exact_rate: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.seconds is None:
+            raise ValueError("nothing ends this training; give steps, seconds or both")
+        for name in ("steps", "seconds", "batch", "learning_rate", "clip", "exact_rate"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name}={value} must be positive")
+        for name in ("warmup", "final_learning_rate", "ema", "exact_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer={self.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
+        if self.steps is not None and self.steps < 2:
+            raise ValueError(f"steps={self.steps}: the two stages need one each at least")
+
+    def stage(self, exact: bool) -> tuple[int | None, float | None, float]:
+        """Steps, seconds and learning rate of a stage."""
+        share = self.exact_share if exact else 1 - self.exact_share
+        steps = None if self.steps is None else max(1, round(self.steps * share))
+        seconds = None if self.seconds is None else self.seconds * share
+        return steps, seconds, self.learning_rate * (self.exact_rate if exact else 1)
