@@ -26,10 +26,12 @@ from .._file_commands import (
     run_files,
     show_info,
 )
+from .evaluate_cli import evaluate
 from .train_cli import train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Code images within an error bound, or losslessly.")
 
+app.command()(evaluate)
 app.command()(train)
 
 SUFFIX = ".nlic"

@@ -1,0 +1,130 @@
+"""What near-lossless files are held against: JPEG-LS, and pixels quantised to bins and coded losslessly by others."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .._coders import Coder, MissingCodecError, Pixels
+from ._bound import bin_width
+
+_LENGTH = struct.Struct("<I")
+JPEG_XL_EFFORT = 9
+
+
+def find_rivals(names: tuple[str, ...], taus: tuple[int, ...]) -> tuple[tuple[Coder, ...], tuple[str, ...]]:
+    """Those of `jpeg-ls`, `jpeg-xl` and `webp` that this machine has, and a line about each other one.
+
+    Raises:
+        ValueError: there is no such rival.
+    """
+    found, missing = [], []
+    for name in names:
+        if name not in _RIVALS:
+            raise ValueError(f"there is no rival '{name}'; there are {', '.join(_RIVALS)}")
+        try:
+            found.append(_RIVALS[name](taus))
+        except MissingCodecError as error:
+            missing.append(str(error))
+    return tuple(found), tuple(missing)
+
+
+def _jpeg_ls(taus: tuple[int, ...]) -> Coder:
+    """G, then R and B as differences to the decoded G, each a plane of its own."""
+    encode, decode = _imagecodecs("jpegls")
+
+    def write(pixels: Pixels, tau: int) -> bytes:
+        if pixels.shape[2] == 1:
+            return _join([encode(np.ascontiguousarray(pixels[:, :, 0]), level=tau)])
+        green = encode(np.ascontiguousarray(pixels[:, :, 1]), level=tau)
+        known = decode(green).astype(np.int16)
+        planes = [(pixels[:, :, c] - known + 255).astype(np.uint16) for c in (0, 2)]
+        return _join([green, *[encode(plane, level=tau) for plane in planes]])
+
+    def read(data: bytes) -> Pixels:
+        green, *others = (decode(part) for part in _split(data))
+        if not others:
+            return green[:, :, None]
+        known = green.astype(np.int16)
+        red, blue = (np.clip(plane.astype(np.int16) + known - 255, 0, 255).astype(np.uint8) for plane in others)
+        return np.stack([red, green, blue], 2)
+
+    return _coder("jpeg-ls", "JPEG-LS, differences to G", "imagecodecs", taus, write, read)
+
+
+def _jpeg_xl(taus: tuple[int, ...]) -> Coder:
+    encode, decode = _imagecodecs("jpegxl")
+    options = {"lossless": True, "effort": JPEG_XL_EFFORT, "numthreads": 1}
+    about = f"imagecodecs, effort {JPEG_XL_EFFORT}"
+    return _of_bins("jpeg-xl", "bins + JPEG XL", about, taus, partial(encode, **options), decode)
+
+
+def _webp(taus: tuple[int, ...]) -> Coder:
+    def encode(bins: np.ndarray) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(bins).convert("RGB").save(buffer, "WEBP", lossless=True, quality=100, method=6)
+        return buffer.getvalue()
+
+    def decode(data: bytes) -> np.ndarray:
+        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+
+    return _of_bins("webp", "bins + WebP", "Pillow, method 6", taus, encode, decode)
+
+
+_RIVALS: dict[str, Callable[[tuple[int, ...]], Coder]] = {"jpeg-ls": _jpeg_ls, "jpeg-xl": _jpeg_xl, "webp": _webp}
+
+
+def _of_bins(
+    name: str,
+    title: str,
+    about: str,
+    taus: tuple[int, ...],
+    encode: Callable[[np.ndarray], bytes],
+    decode: Callable[[bytes], np.ndarray],
+) -> Coder:
+    """Codes bin numbers; the byte before the file tells tau."""
+
+    def write(pixels: Pixels, tau: int) -> bytes:
+        bins = ((pixels.astype(np.int16) + tau) // bin_width(tau)).astype(np.uint8)
+        return bytes([tau]) + encode(np.ascontiguousarray(bins[:, :, 0] if bins.shape[2] == 1 else bins))
+
+    def read(data: bytes) -> Pixels:
+        bins = np.asarray(decode(data[1:])).astype(np.int16)
+        pixels = np.clip(bins * bin_width(data[0]), 0, 255).astype(np.uint8)
+        return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+    return _coder(name, title, about, taus, write, read)
+
+
+def _coder(name: str, title: str, about: str, taus: tuple[int, ...], write: Any, read: Any) -> Coder:
+    return Coder(name=name, title=title, about=about, setting="max error", settings=taus, encode=write, decode=read)
+
+
+def _imagecodecs(codec: str) -> tuple[Callable[..., bytes], Callable[[bytes], np.ndarray]]:
+    try:
+        library = import_module("imagecodecs")
+        encode, decode = getattr(library, f"{codec}_encode"), getattr(library, f"{codec}_decode")
+        encode(np.zeros((2, 2), np.uint8))
+    except (ImportError, AttributeError) as error:  # imagecodecs' name for a codec that a build lacks
+        raise MissingCodecError(f"{codec} is missing: pip install imagecodecs") from error
+    return lambda *given, **options: bytes(encode(*given, **options)), decode
+
+
+def _join(parts: list[bytes]) -> bytes:
+    return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+
+
+def _split(data: bytes) -> list[bytes]:
+    parts, position = [], 0
+    while position < len(data):
+        (length,) = _LENGTH.unpack_from(data, position)
+        parts.append(data[position + _LENGTH.size : position + _LENGTH.size + length])
+        position += _LENGTH.size + length
+    return parts
