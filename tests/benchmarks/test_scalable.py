@@ -1,0 +1,153 @@
+"""The comparison of scalable encoders on tiny networks: every arm ends, goes on after a stop, and is reported."""
+
+import copy
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from maskdecay.codecs.evc import EVC, EVCConfig
+from PIL import Image
+
+import maskdecay as md
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "scalable"
+NAMES = ("slimmed", "arms", "judge", "report", "run")
+SETTINGS = {
+    "arms": ["slimmed", "teacher"],
+    "seeds": [0],
+    "rates": [0, 21, 42, 63],
+    "test_images": 1,
+    "encoders": 2,
+    "small": [4, 4, 8],
+    "levels": [[4, 4, 8], [8, 8, 8]],
+    "joint": 0.35,
+    "budget": {"steps": 6},
+    "training": {"batch_size": 1, "crop": 64, "strength": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def lab():
+    """The scripts, as modules by name; they are no package, so the folder goes on the path."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        yield type("Lab", (), {name: importlib.import_module(name) for name in NAMES})
+    finally:
+        sys.path.remove(str(FOLDER))
+        for name in NAMES:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A teacher and a photo."""
+    folder = tmp_path_factory.mktemp("scalable")
+    torch.manual_seed(0)
+    teacher = EVC(EVCConfig(latent=8, encoder=(8, 8, 8, 8), decoder=(4, 4, 6, 8))).eval()
+    md.save(teacher, folder / "teacher.safetensors")
+    (folder / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    Image.fromarray(pixels).save(folder / "photos/a.png")
+    return folder
+
+
+def test_arms_are_trained_judged_timed_and_reported(lab, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(lab.slimmed, "OBSERVED", 2)
+    folders = {"train": made / "photos", "test": made / "photos"}
+    teacher = str(made / "teacher.safetensors")
+    said = []
+    assert lab.run.make_runs(SETTINGS, tmp_path, teacher, folders, say=said.append)
+    runs = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "runs").iterdir()}
+    efforts = {name: [one["effort"] for one in run["efforts"]] for name, run in runs.items()}
+    assert efforts == {"slimmed.s0": [1, 2], "teacher.s0": [None]}
+    macs = {name: [one["encoder_macs"] for one in run["efforts"]] for name, run in runs.items()}
+    assert [macs["slimmed.s0"][1]] == macs["teacher.s0"]
+    assert macs["slimmed.s0"][0] < macs["slimmed.s0"][1]
+    assert {sum(part["steps"] for part in run["parts"].values()) for run in runs.values()} == {6}
+    assert not list(tmp_path.rglob("*.checkpoint"))
+
+    lab.run.time_all(SETTINGS, tmp_path, teacher, size=(64, 64), seconds=0.02)
+    timed = json.loads((tmp_path / "latency.json").read_text())
+    assert set(timed["encoders"]) == {"slimmed 1", "slimmed 2", "teacher"}
+    assert timed["encoders"]["teacher"]["speedup"] == 1
+    lab.report.write_report(tmp_path)
+    assert (tmp_path / "results.md").read_text().count("\n| ") == 1 + 3
+    said.clear()
+    assert lab.run.make_runs(SETTINGS, tmp_path, teacher, folders, say=said.append)
+    assert said == []
+
+
+def test_the_report_holds_efforts_against_the_teacher(lab, tmp_path):
+    told = dict.fromkeys(("command", "commit", "machine", "torch"), "told")
+
+    def run(arm, *factors):
+        found = []
+        for effort, factor in enumerate(factors, start=1):
+            curve = [
+                {"rate": r, "bpp": factor * (0.5 + r / 50), "psnr": 30 + r / 10, "cost": 1.0} for r in (0, 21, 42, 63)
+            ]
+            figures = {"encoder_macs": 1000.0 * effort, "cost": factor, "curve": curve}
+            found.append({"effort": None if arm == "teacher" else effort, **figures})
+        parts, config = {arm: {"steps": 7}}, {"budget": {"minutes": 40}}
+        return {"arm": arm, "seed": 0, "efforts": found, "images": 2, "parts": parts, "config": config, **told}
+
+    (tmp_path / "runs").mkdir()
+    for own in (run("teacher", 1.0), run("grown", 1.5, 1.2)):
+        (tmp_path / "runs" / f"{own['arm']}.json").write_text(json.dumps(own))
+    times = {name: {"median_ms": 2.0, "p90_ms": 3.0, "speedup": 1.5} for name in ("grown 1", "grown 2", "teacher")}
+    (tmp_path / "latency.json").write_text(json.dumps({"encoders": times, "size": [64, 48], **told}))
+    lab.report.write_report(tmp_path)
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    assert [row[:8] for row in rows[2:]] == [
+        ["grown", "1", "1", "1,000", "2.0", "1.50", "50.0", "1.5000"],
+        ["grown", "2", "1", "2,000", "2.0", "1.50", "20.0", "1.2000"],
+        ["teacher", "", "1", "1,000", "2.0", "1.50", "0.0", "1.0000"],
+    ]
+    assert (tmp_path / "latency_bd.png").stat().st_size > 1000
+
+
+def test_a_run_that_was_stopped_goes_on(lab, made, tmp_path):
+    settings = {**SETTINGS, "arms": ["independent"]}
+    teacher = lab.run.load_network(made / "teacher.safetensors")
+    images = lab.run.load_folder(made / "photos")
+
+    def start(folder, stops):
+        own = lab.run.make_lab(settings, folder, str(made / "teacher.safetensors"), "independent", 0, images, stops)
+        return lab.arms.train_arm("independent", own)
+
+    whole = start(tmp_path / "whole", lambda: False)
+    left = iter([False, False, True])
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "parts", lambda: next(left))
+    assert len(list((tmp_path / "parts").rglob("*.checkpoint"))) == 1
+    torch.manual_seed(99)
+    again = start(tmp_path / "parts", lambda: False)
+    assert all(map(torch.equal, whole.parameters(), again.parameters()))
+    assert not torch.equal(again.dec[0].block[0].conv1[0].weight, teacher.dec[0].block[0].conv1[0].weight)
+
+
+def test_widths_are_nested_and_computed_alike_when_cut(lab):
+    torch.manual_seed(0)
+    network = EVC(EVCConfig(latent=8, encoder=(8, 8, 8, 8), decoder=(4, 4, 6, 8))).eval()
+    x = torch.rand(1, 3, 64, 64)
+    plans = lab.slimmed.plan_levels(network.enc, [[4, 4, 8], [6, 8, 8], [8, 8, 8]], network.config, x)
+    generator = torch.Generator().manual_seed(1)
+    order = {group.name: torch.randperm(group.width, generator=generator).tolist() for group in plans[0].groups}
+    slimmed = lab.slimmed.Slimmed(network.enc, plans, order)
+    assert slimmed.depths == 3
+    zeros = [{n: p == 0 for n, p in pattern.items()} for pattern in slimmed.patterns]
+    assert all(bool((zeros[1][name] <= zeros[0][name]).all()) for name in zeros[1])
+    assert zeros[2] == {}
+    cut = slimmed.separate(x)
+    assert [branch[0].conv1.out_channels for branch in cut.branches] == [4, 6, 8]
+    with torch.no_grad():
+        for depth in (1, 2, 3):
+            torch.testing.assert_close(cut(x, depth), slimmed(x, depth), rtol=1e-3, atol=1e-4)
+        assert torch.equal(slimmed(x), network.enc(x))
+        torch.testing.assert_close(slimmed.all_depths(x)[0], slimmed(x, 1))
+    copy.deepcopy(slimmed).all_depths(x).square().mean().backward()
