@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 import zlib
 from collections.abc import Sequence
@@ -16,13 +17,17 @@ from .._container import MAX_PIXELS, Container, FileFormat, Header, Section, rea
 from .._identity import weights_identity
 from .._pictures import Picture, PictureKind, from_picture, to_picture
 from .._side_sections import pack_sides, unpack_sides
+from ..evc._latents import hyper_latent_tables
 from ._band_compiled import CompiledBands
 from ._bound import bin_width
-from ._network import NearLossless, check_network
-from ._residual_coding import no_ground, read_residual, write_residual
+from ._ground import lossy_ground, lossy_picture, read_lossy, write_lossy
+from ._network import ENCODER_ONLY, NearLossless, check_network
+from ._residual_coding import Ground, no_ground, read_residual, write_residual
 from ._weights import load_network
 
 NEAR_LOSSLESS_FILE = FileFormat(name="near-lossless", magic=b"\x89NLI", version=1)
+TILE = 512
+"""Side in pixels of the tiles in which the lossy stage sees large pictures; files do not depend on it."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -50,8 +55,10 @@ class NearLosslessCodec:
         if max_pixels < 1:
             raise ValueError(f"max_pixels={max_pixels} must be positive")
         check_network(network)
-        self._identity = weights_identity(network)
+        self._identity = weights_identity(network, ENCODER_ONLY)
         self._coder = CompiledBands(network.residual)
+        self._lossy = copy.deepcopy(network.lossy).eval() if network.lossy is not None else None
+        self._z_tables = hyper_latent_tables(self._lossy) if self._lossy is not None else None
         self._max_pixels = max_pixels
 
     @classmethod
@@ -90,7 +97,7 @@ class NearLosslessCodec:
         picture = to_picture(image)
         self._check_size(picture.height, picture.width)
         colour = torch.from_numpy(np.array(picture.colour))  # torch refuses read-only ones
-        ground = no_ground(picture.width, colour.shape[2])
+        lossy, ground = self._write_lossy(picture.colour)
         streams, decoded = write_residual(self._coder, colour, max_error, ground)
         _check_bound(picture.colour, decoded.numpy(), max_error)
         header = Header(
@@ -102,25 +109,27 @@ class NearLosslessCodec:
             model=self._identity,
             check=_crc(decoded.numpy()),
         )
-        data = write_container(NEAR_LOSSLESS_FILE, header, {**pack_sides(picture), Section.IMAGE: join(b"", streams)})
+        data = write_container(NEAR_LOSSLESS_FILE, header, {**pack_sides(picture), Section.IMAGE: join(lossy, streams)})
         if verify:
             _check_bound(picture.colour, self.decode(data, as_="picture").colour, max_error)
         return data
 
-    def decode(self, data: bytes, *, as_: PictureKind = "array") -> Any:
+    def decode(self, data: bytes, *, as_: PictureKind = "array", preview: bool = False) -> Any:
         """Decode what `encode` made.
 
         Args:
             data: the bytes of a `.nlic` file.
             as_: what to return; see `PictureKind`.
+            preview: the lossy picture alone, which is there sooner and has no bound on its error.
 
         Raises:
             ValueError: this is no such file or a damaged one, it needs other weights or a newer release, it has too
                 many pixels, or it does not decode here to what was coded. A wrong image never comes.
         """
-        return from_picture(self._decode(read_container(NEAR_LOSSLESS_FILE, data, max_pixels=self._max_pixels)), as_)
+        container = read_container(NEAR_LOSSLESS_FILE, data, max_pixels=self._max_pixels)
+        return from_picture(self._decode(container, preview), as_)
 
-    def _decode(self, container: Container) -> Picture:
+    def _decode(self, container: Container, preview: bool) -> Picture:
         header, sections = container
         if header.model != self._identity:
             raise ValueError(
@@ -129,16 +138,40 @@ class NearLosslessCodec:
             )
         bin_width(header.setting)
         lossy, streams = take_apart(sections[Section.IMAGE])
-        if lossy:
-            raise ValueError("the file is damaged: it has a lossy part, and its weights have no use for one")
         shape = (header.height, header.width, 1 if header.channels <= 2 else 3)
-        colour = read_residual(self._coder, streams, shape, header.setting, no_ground(*shape[1:])).numpy()
+        if preview:
+            return Picture(colour=self._preview(lossy, shape), **unpack_sides(container))
+        colour = read_residual(self._coder, streams, shape, header.setting, self._read_lossy(lossy, shape)).numpy()
         if _crc(colour) != header.check:
             raise ValueError(
                 f"the file is intact, but does not decode here to what was coded: pixels hash to {_crc(colour):08x}, "
                 f"the encoder's to {header.check:08x}"
             )
         return Picture(colour=colour, **unpack_sides(container))
+
+    def _write_lossy(self, colour: UInt8[np.ndarray, "height width colours"]) -> tuple[bytes, Ground]:
+        """The lossy part of the file, and what a decoder will know by it."""
+        _, width, colours = colour.shape
+        if self._lossy is None or self._z_tables is None:
+            return b"", no_ground(width, colours)
+        data, y_hat = write_lossy(self._lossy, colour, self._z_tables, TILE)
+        return data, lossy_ground(self._lossy, y_hat, width, colours, TILE)
+
+    def _read_lossy(self, data: bytes, shape: tuple[int, int, int]) -> Ground:
+        """Inverse of `_write_lossy`."""
+        height, width, colours = shape
+        if self._lossy is None or self._z_tables is None:
+            if data:
+                raise ValueError("the file is damaged: it has a lossy part, and its weights have no use for one")
+            return no_ground(width, colours)
+        y_hat = read_lossy(self._lossy, data, height, width, self._z_tables)
+        return lossy_ground(self._lossy, y_hat, width, colours, TILE)
+
+    def _preview(self, data: bytes, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "height width colours"]:
+        if self._lossy is None or self._z_tables is None:
+            raise ValueError("these weights have no lossy stage, so there is no preview; decode the whole file")
+        y_hat = read_lossy(self._lossy, data, shape[0], shape[1], self._z_tables)
+        return lossy_picture(self._lossy, y_hat, shape, TILE)
 
     def _check_size(self, height: int, width: int) -> None:
         if height * width > self._max_pixels:

@@ -25,8 +25,10 @@ from .._integer_mixture import (
 )
 from .._integer_network import IntegerNetwork
 from ._bound import bin_width, dequantise_residual, highest_bin, lowest_bin, quantise_residual
-from ._context import context_features, gather_taps, pad_pixels, reference, tap_offsets
+from ._canvas import Band
+from ._context import REACH, context_features, gather_taps, pad_pixels, reference, tap_offsets
 from ._residual import COLOUR_UNIT, COLOURS, SLOPE_LIMIT, HeadOutputs, ResidualNetwork
+from ._residual_coding import Ground, no_ground
 
 _SLOPE_UNITS = 64
 _OBSERVED_TAUS = (0, 1, 2, 3, 4, 5, 8, 16)  # one of each kind: what was not seen would be cut off
@@ -34,13 +36,18 @@ _OBSERVED_TAUS = (0, 1, 2, 3, 4, 5, 8, 16)  # one of each kind: what was not see
 
 @torch.no_grad()
 def exact_residual(
-    network: ResidualNetwork, images: Sequence[UInt8[Tensor, "3 _ _"]], *, limit: int = LIMIT
+    network: ResidualNetwork,
+    images: Sequence[UInt8[Tensor, "3 _ _"]],
+    grounds: Sequence[Ground] | None = None,
+    *,
+    limit: int = LIMIT,
 ) -> ResidualNetwork:
     """A copy whose layers compute in integers; it has the same interface, and can be trained and sealed.
 
     Args:
-        network: trained, without features of a lossy stage; stays as it is.
+        network: trained; stays as it is.
         images: typical ones, which set the ranges of activations.
+        grounds: what an exact lossy stage tells of each; None without one.
         limit: of operands and weights, in steps.
 
     Raises:
@@ -50,11 +57,12 @@ def exact_residual(
         raise ValueError("the network is exact already; to fit it to other images, start from the float network")
     result = copy.deepcopy(network).eval()
     parts = [result.trunk, *result.heads]
+    known = grounds or [no_ground(image.shape[2], COLOURS) for image in images]
 
     def run() -> None:
-        for image in images:
+        for image, ground in zip(images, known, strict=True):
             for tau in _OBSERVED_TAUS:
-                _run_on_image(result, image.permute(1, 2, 0), tau)
+                _run_on_image(result, image.permute(1, 2, 0), tau, ground)
 
     exact = [IntegerNetwork(part, seen, None, limit) for part, seen in zip(parts, observe(parts, run), strict=True)]
     result.trunk, result.heads = exact[0], nn.ModuleList(exact[1:])
@@ -102,16 +110,19 @@ def _int32(values: Float[Tensor, "*shape"], limit: int) -> np.ndarray:
     return values.round().clamp(-limit, limit).int().numpy()
 
 
-def _run_on_image(network: ResidualNetwork, pixels: UInt8[Tensor, "height width 3"], tau: int) -> None:
-    """All pixels of an image through the network, decoded with bins around 0."""
-    zero = torch.zeros((), dtype=torch.int32)
-    decoded = dequantise_residual(quantise_residual(pixels.int(), zero, tau), zero, tau).to(torch.uint8)
+def _run_on_image(network: ResidualNetwork, pixels: UInt8[Tensor, "height width 3"], tau: int, ground: Ground) -> None:
+    """All pixels of an image through the network."""
+    prediction, prior = ground(Band(0, len(pixels)))
+    base = prediction.int()
+    decoded = dequantise_residual(quantise_residual(pixels.int(), base, tau), base, tau).to(torch.uint8)
     padded = pad_pixels(decoded)
     rows, columns, _ = padded.shape
     index = torch.arange(rows * columns).view(rows, columns)[3:, 3:-3].flatten()
     flat = padded.view(-1, COLOURS)
     taps, x = gather_taps(flat, index, tap_offsets(columns)), flat[index].float()
     centre = reference(taps)
-    hidden = network.trunk(context_features(taps, centre, tau, network.config.sets))
+    features = context_features(taps, centre, tau, network.config.sets)
+    own = prior[index - REACH * columns] if network.config.prior else features[:, :0]
+    hidden = network.trunk(torch.cat([features, own], 1))
     for colour in range(COLOURS):
         network.outputs(hidden, centre, x[:, :colour])

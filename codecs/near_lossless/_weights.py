@@ -17,7 +17,8 @@ import maskdecay as md
 
 from .._identity import weights_identity
 from .._writing import write_whole
-from ._network import NearLossless, exact_network
+from ._lossy import LossyConfig
+from ._network import ENCODER_ONLY, NearLossless, exact_network
 from ._residual import ResidualConfig
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -26,7 +27,7 @@ IDENTITY = "identity"
 RECORD = "training"
 """Key under which the record of a training lies, as JSON."""
 _SUFFIX = ".safetensors"
-_RECIPE, _EXACT_MARK = "residual.recipe", "residual.trunk.per_unit"
+_RECIPE, _LOSSY_RECIPE, _EXACT_MARK = "residual.recipe", "lossy.recipe", "residual.trunk.per_unit"
 
 
 def bundled_names() -> list[str]:
@@ -62,11 +63,11 @@ def load_network(name_or_path: str | Path) -> NearLossless:
                 "Give the path of a .safetensors file (maskdecay.save)"
             )
         path = BUNDLED / f"{name_or_path}{_SUFFIX}"
-    config, exact = _recipe(path)
+    config, lossy, exact = _recipe(path)
 
     def build() -> NearLossless:
         with torch.random.fork_rng(devices=[]):
-            network = NearLossless(config).eval()
+            network = NearLossless(config, lossy).eval()
             noise = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
             return exact_network(network, [noise]) if exact else network
 
@@ -94,7 +95,7 @@ def save_network(network: NearLossless, path: Path, record: Mapping[str, Any]) -
         with safe_open(str(trial), framework="pt") as file:
             tensors = {name: _shortened(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata())
-    identity = weights_identity(network).hex()
+    identity = weights_identity(network, ENCODER_ONLY).hex()
     write_whole(path, save(tensors, {**metadata, RECORD: json.dumps(record), IDENTITY: identity}))
     return identity
 
@@ -104,7 +105,7 @@ def _shortened(tensor: Tensor) -> Tensor:
     return small if tensor.dtype == torch.float32 and torch.equal(small.float(), tensor) else tensor
 
 
-def _recipe(path: Path) -> tuple[ResidualConfig, bool]:
+def _recipe(path: Path) -> tuple[ResidualConfig, LossyConfig | None, bool]:
     """How a saved network was built, and whether it computes in integers."""
     with path.open("rb"):  # safetensors tells less about a file that cannot be read
         pass
@@ -113,6 +114,7 @@ def _recipe(path: Path) -> tuple[ResidualConfig, bool]:
             names = set(file.keys())
             if _RECIPE not in names:
                 raise ValueError(f"'{path}' holds no near-lossless network: it has no tensor {_RECIPE}")
-            return ResidualConfig.from_tensor(file.get_tensor(_RECIPE)), _EXACT_MARK in names
+            lossy = LossyConfig.from_tensor(file.get_tensor(_LOSSY_RECIPE)) if _LOSSY_RECIPE in names else None
+            return ResidualConfig.from_tensor(file.get_tensor(_RECIPE)), lossy, _EXACT_MARK in names
     except (SafetensorError, OSError) as error:
         raise ValueError(f"'{path}' is no safetensors file, or a damaged one") from error
