@@ -55,7 +55,8 @@ class TrainOptions:
         False
     )
     student: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Preset whose widths it gets.", rich_help_panel=_STUDENT)
+        str | None,
+        typer.Option(metavar="NAME", help="Preset whose widths, or encoders, it gets.", rich_help_panel=_STUDENT),
     ] = None
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Or a plan, as JSON.", rich_help_panel=_STUDENT)] = (
         None
