@@ -55,10 +55,12 @@ class DecodeFiles:
     Args:
         model: for `NearLosslessCodec.load`; None takes for each file the bundled weights that it was coded with.
         max_pixels: files of larger images are refused.
+        preview: decode the lossy picture alone.
     """
 
     model: str | None
     max_pixels: int
+    preview: bool = False
 
     def __call__(self) -> Work:
         """Decodes the first path's file to an image at the second."""
@@ -72,7 +74,7 @@ class DecodeFiles:
         model = self._bundled_for(data) if self.model is None else self.model
         if model not in codecs:
             codecs[model] = NearLosslessCodec.load(model, max_pixels=self.max_pixels)
-        picture = codecs[model].decode(data, as_="picture")
+        picture = codecs[model].decode(data, as_="picture", preview=self.preview)
         write_picture(target, picture)
         return f"{picture.width}x{picture.height} {MODES[picture.channels]}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from ._context import context_features, reference
@@ -26,15 +26,40 @@ class Objective(nn.Module):
         """Bits per sub-pixel of each pixel."""
         x, taps, tau = samples
         _, decoded_taps = around_zero(taps, tau)
-        bins, decoded = around_zero(x, tau)
-        centre = reference(decoded_taps)
-        hidden = self.network.trunk(context_features(decoded_taps, centre, tau, self.network.config.sets))
-        zero, highest = torch.zeros_like(tau), (255 + tau).div(2 * tau + 1, rounding_mode="floor")
-        total = decoded.new_zeros(len(x))
-        for colour in range(COLOURS):
-            mixture = self.network.mixture(hidden, centre, decoded[:, :colour])
-            total = total + mixture.quantised(tau, zero, zero, highest).bits(bins[:, colour])
-        return total / COLOURS
+        return residual_bits(self.network, decoded_taps, x, torch.zeros_like(x), tau)
+
+
+def residual_bits(
+    network: ResidualNetwork,
+    taps: Float[Tensor, "count taps colours"],
+    x: UInt8[Tensor, "count colours"],
+    prediction: UInt8[Tensor, "count colours"],
+    tau: Int[Tensor, " count"],
+    prior: Float[Tensor, "count features"] | None = None,
+) -> Float[Tensor, " count"]:
+    """Estimated bits per sub-pixel.
+
+    Args:
+        network: exact or not.
+        taps: decoded pixels around each.
+        x: originals.
+        prediction: what bins are measured from.
+        tau: error bound of each.
+        prior: features of the lossy stage.
+    """
+    base, own = prediction.int(), tau[:, None]
+    width = 2 * own + 1
+    bins, lowest, highest = ((value - base + own).div(width, rounding_mode="floor") for value in (x.int(), 0, 255))
+    decoded = (base + bins * width).clamp(0, 255).float()
+    centre = reference(taps)
+    features = context_features(taps, centre, tau, network.config.sets)
+    hidden = network.trunk(features if prior is None else torch.cat([features, prior], 1))
+    total = decoded.new_zeros(len(x))
+    for colour in range(COLOURS):
+        mixture = network.mixture(hidden, centre, decoded[:, :colour])
+        binned = mixture.quantised(tau, base[:, colour], lowest[:, colour], highest[:, colour])
+        total = total + binned.bits(bins[:, colour])
+    return total / COLOURS
 
 
 @torch.no_grad()

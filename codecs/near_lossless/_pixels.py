@@ -80,13 +80,14 @@ class PixelSampler:
         grey = torch.rand(count, generator=draw) < _GREY
         x = torch.where(grey[:, None], x[:, 1:2], x)
         taps = torch.where(grey[:, None, None], taps[:, :, 1:2], taps)
-        return Samples(x, taps, self._taus(count))
+        return Samples(x, taps, draw_taus(count, draw))
 
-    def _taus(self, count: int) -> Int[Tensor, " count"]:
-        weights = torch.tensor(_TAU_WEIGHTS)
-        common = torch.multinomial(weights, count, replacement=True, generator=self._generator)
-        rare = torch.randint(_COMMON_TAUS, min(_HIGHEST_TAU, MAX_TAU) + 1, (count,), generator=self._generator)
-        return torch.where(common < _COMMON_TAUS, common, rare)
+
+def draw_taus(count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
+    """Error bounds to train at: 0 most often, then 1 to 5, and now and then up to 40."""
+    common = torch.multinomial(torch.tensor(_TAU_WEIGHTS), count, replacement=True, generator=generator)
+    rare = torch.randint(_COMMON_TAUS, min(_HIGHEST_TAU, MAX_TAU) + 1, (count,), generator=generator)
+    return torch.where(common < _COMMON_TAUS, common, rare)
 
 
 def all_pixels(image: UInt8[Tensor, "3 height width"], tau: int) -> Samples:

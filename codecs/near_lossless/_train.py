@@ -21,7 +21,6 @@ from ._train_config import TrainConfig
 from ._train_loop import Loop, TrainStep
 
 _FORMAT = 1
-_TYPICAL_IMAGES, _TYPICAL_SIDE = 64, 96
 
 
 class TrainingStopped(KeyboardInterrupt):
@@ -77,19 +76,20 @@ def train(
         hooks.on_float(network)
         state = None
     with torch.random.fork_rng(devices=[]):
-        exact = exact_network(network, typical_images(images))
+        exact = exact_network(network, typical_images(images, lossy=network.lossy is not None))
     if config.exact_share:
         _run(Loop(exact, images, config, exact=True), state, hooks, config)
     seal_network(exact)
     return exact.eval()
 
 
-def typical_images(images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[UInt8[Tensor, "3 _ _"]]:
-    """The middles of some of the images, from which the ranges of activations are taken."""
+def typical_images(images: Sequence[UInt8[Tensor, "3 _ _"]], *, lossy: bool = False) -> list[UInt8[Tensor, "3 _ _"]]:
+    """The middles of some of the images, from which the ranges of activations are taken: fewer, larger for `lossy`."""
+    count, side = (16, 256) if lossy else (64, 96)
     found = []
-    for image in images[:: -(-len(images) // _TYPICAL_IMAGES)]:
-        top, left = ((side - min(side, _TYPICAL_SIDE)) // 2 for side in image.shape[1:])
-        found.append(image[:, top : top + _TYPICAL_SIDE, left : left + _TYPICAL_SIDE])
+    for image in images[:: -(-len(images) // count)]:
+        top, left = ((length - min(length, side)) // 2 for length in image.shape[1:])
+        found.append(image[:, top : top + side, left : left + side])
     return found
 
 
@@ -109,7 +109,9 @@ def _run(loop: Loop, state: tuple[dict[str, Tensor], dict[str, Any]] | None, hoo
 
 
 def _settings(network: NearLossless, config: TrainConfig) -> dict[str, Any]:
-    return json.loads(json.dumps({"network": asdict(network.residual.config), "training": asdict(config)}))
+    lossy = None if network.lossy is None else asdict(network.lossy.shape)
+    settings = {"network": asdict(network.residual.config), "lossy": lossy, "training": asdict(config)}
+    return json.loads(json.dumps(settings))
 
 
 def _write(path: Path, loop: Loop, config: TrainConfig) -> None:

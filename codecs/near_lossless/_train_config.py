@@ -17,6 +17,9 @@ class TrainConfig:
         batch: pixels per step.
         optimizer: "adamw", or "muon" for AdamW with Muon on matrices inside the network.
         learning_rate: peak.
+        trunk_share: of the learning rate, for encoder and decoder of a lossy stage, which begin as a transform that
+            large steps destroy.
+        distortion: weight of the lossy picture's mean squared error, in grey levels.
         warmup: share of a stage during which the learning rate rises.
         final_learning_rate: share of the peak that is left at the end of the cosine.
         clip: bound on the norm of all gradients.
@@ -34,6 +37,8 @@ class TrainConfig:
     batch: int = 4096
     optimizer: str = "adamw"
     learning_rate: float = 3e-3
+    trunk_share: float = 0.075
+    distortion: float = 0.01
     warmup: float = 0.02
     final_learning_rate: float = 0.01
     clip: float = 1.0
@@ -45,13 +50,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps is None and self.seconds is None:
             raise ValueError("nothing ends this training; give steps, seconds or both")
-        for name in ("steps", "seconds", "batch", "learning_rate", "clip", "exact_rate"):
+        for name in ("steps", "seconds", "batch", "learning_rate", "trunk_share", "clip", "exact_rate"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name}={value} must be positive")
         for name in ("warmup", "final_learning_rate", "ema", "exact_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
+        if self.distortion < 0:
+            raise ValueError(f"distortion={self.distortion} may not be negative")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer={self.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
         if self.steps is not None and self.steps < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from ..evc._muon import Muon
 from ..evc._schedule import Schedule
 from ..evc._train_average import Average
+from ._joint import JointCosts, JointObjective, JointSampler
 from ._network import NearLossless
 from ._objective import Objective
-from ._pixels import PixelSampler
+from ._pixels import PixelSampler, Samples
 from ._train_config import TrainConfig
 
 _SMALLEST_SIDE = 8  # of Muon's matrices
+_TRUNKS = ("lossy.enc.", "lossy.dec.")
 _MAX_SKIPPED_IN_A_ROW = 50
 
 
@@ -49,10 +51,15 @@ class Loop:
     ) -> None:
         self.network, self.config, self.exact = network, config, exact
         self.generator = torch.Generator().manual_seed(config.seed + exact)
-        self.sampler = PixelSampler(images, self.generator)
+        self.sampler: PixelSampler | JointSampler
+        self.objective: Callable[[Any], JointCosts]
+        if network.lossy is None:
+            self.sampler, self.objective = PixelSampler(images, self.generator), _residual_costs(network)
+        else:
+            self.sampler = JointSampler(images, self.generator)
+            self.objective = JointObjective(network, config.distortion)
         steps, seconds, rate = config.stage(exact)
-        self.optimizer = _optimizer(network, config.optimizer, rate)
-        self.objective = Objective(network.residual)
+        self.optimizer = _optimizer(network, config.optimizer, rate, config.trunk_share)
         self.schedule = Schedule(self.optimizer, steps, seconds, config.warmup, config.final_learning_rate)
         self.average = Average(network, config.ema) if config.ema else None
         self.skipped = self.in_a_row = 0
@@ -71,8 +78,8 @@ class Loop:
         """
         self.schedule.apply()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.objective(self.sampler.batch(self.config.batch)).mean()
-        loss.backward()
+        costs = self.objective(self.sampler.batch(self.config.batch))
+        costs.loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         if torch.isfinite(norm):
             self.optimizer.step()
@@ -88,7 +95,7 @@ class Loop:
             "exact" if self.exact else "float",
             self.schedule.step,
             self.schedule.fraction,
-            loss.item(),
+            float(costs.residual.detach() + costs.lossy.detach()),
             self.schedule.seconds_left,
         )
 
@@ -127,13 +134,33 @@ class Loop:
         self.skipped = facts["skipped"]
 
 
-def _optimizer(network: NearLossless, kind: str, rate: float) -> torch.optim.Optimizer:
-    parameters = list(network.parameters())
+def _residual_costs(network: NearLossless) -> Callable[[Samples], JointCosts]:
+    """Without a lossy stage, residual bits are all there is."""
+    objective = Objective(network.residual)
+
+    def costs(samples: Samples) -> JointCosts:
+        bits = objective(samples).mean()
+        return JointCosts(bits, bits, torch.zeros_like(bits))
+
+    return costs
+
+
+def _optimizer(network: NearLossless, kind: str, rate: float, trunk_share: float) -> torch.optim.Optimizer:
+    """AdamW, or Muon on the residual network's matrices; encoder and decoder of a lossy stage move more slowly."""
+    groups: dict[str, list[Tensor]] = {"matrices": [], "trunks": [], "rest": []}
+    for name, one in network.named_parameters():
+        if name.startswith(_TRUNKS):
+            groups["trunks"].append(one)
+        elif kind == "muon" and one.dim() == 2 and min(one.shape) >= _SMALLEST_SIDE:
+            groups["matrices"].append(one)
+        else:
+            groups["rest"].append(one)
+    found: list[dict[str, Any]] = [{"params": groups["rest"]}]
+    if groups["trunks"]:
+        found.append({"params": groups["trunks"], "lr": rate * trunk_share})
     if kind == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, fused=True)
-    inside = [one for one in parameters if one.dim() == 2 and min(one.shape) >= _SMALLEST_SIDE]
-    rest = [one for one in parameters if not any(one is other for other in inside)]
-    return Muon([{"params": inside, "muon": True}, {"params": rest}], lr=rate, fused=True)
+        return torch.optim.AdamW(found, lr=rate, weight_decay=0.0, fused=True)
+    return Muon([*found, {"params": groups["matrices"], "muon": True}], lr=rate, fused=True)
 
 
 def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

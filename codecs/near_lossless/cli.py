@@ -77,6 +77,7 @@ def decode(
         str | None,
         typer.Option(metavar="NAME|FILE", show_default="the bundled one that fits a file", help="As for encode."),
     ] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="The lossy picture alone, without a bound.")] = False,
     image_format: Annotated[ImageFormat, typer.Option("--format", help="Of images in a folder.")] = ImageFormat.png,
     recursive: Recursive = False,
     workers: Workers = 1,
@@ -90,7 +91,7 @@ def decode(
 
     def plan() -> tuple[list[Any], Callable[[], Any]]:
         jobs = plan_decoding(inputs, output, SUFFIX, image_format, recursive)
-        return jobs, DecodeFiles(model=model, max_pixels=max_pixels)
+        return jobs, DecodeFiles(model=model, max_pixels=max_pixels, preview=preview)
 
     existing = choose_existing(skip_existing, overwrite)
     run_files(_NAME, "decode", plan, workers=workers, existing=existing, verbose=verbose)

@@ -33,6 +33,10 @@ def train(
     inner: Annotated[int, typer.Option(min=1, help="Width inside a block.")] = 48,
     head: Annotated[int, typer.Option(min=1, help="Hidden width of each colour's head.")] = 32,
     components: Annotated[int, typer.Option(min=1, help="Logistics in a mixture.")] = 5,
+    features: Annotated[
+        int, typer.Option(min=0, help="Of a lossy stage, which 0 leaves out; its widths are the default ones.")
+    ] = 0,
+    distortion: Annotated[float, typer.Option(help="Weight of the lossy picture's squared error.")] = 0.01,
     batch: Annotated[int, typer.Option(min=1, help="Pixels per step.")] = 4096,
     optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
     learning_rate: Annotated[float, typer.Option(help="Peak.")] = 3e-3,
@@ -52,6 +56,7 @@ def train(
     """
     from .._folders import one_line
     from ..evc._train_signals import StopSignals
+    from ._lossy import PICTURE, LossyConfig
     from ._residual import ResidualConfig
     from ._train import Hooks, TrainingStopped
     from ._train_config import TrainConfig
@@ -66,10 +71,13 @@ def train(
             optimizer=optimizer,
             learning_rate=learning_rate,
             ema=ema,
+            distortion=distortion,
             exact_share=exact_share,
             seed=seed,
         )
-        shape = ResidualConfig(width=width, blocks=blocks, inner=inner, head=head, components=components)
+        lossy = LossyConfig(features=features) if features else None
+        prior = features + PICTURE if features else 0
+        shape = ResidualConfig(width=width, blocks=blocks, inner=inner, head=head, components=components, prior=prior)
         record: dict[str, Any] = {"command": " ".join(["maskdecay", *sys.argv[1:]]), "threads": threads}
         hooks = Hooks(
             checkpoint=checkpoint,
@@ -80,7 +88,7 @@ def train(
             on_float=lambda network: None if float_output is None else _save_float(network, float_output, record),
         )
         with signals:
-            _run(folder, output, start, shape, config, hooks, validate, record)
+            _run(folder, output, start, (shape, lossy), config, hooks, validate, record)
         checkpoint.unlink(missing_ok=True)
     except TrainingStopped as stop:
         _say(f"{stop}; --resume goes on, {output} was not written")
@@ -94,7 +102,7 @@ def _run(
     folder: Path,
     output: Path,
     start: Path | None,
-    shape: Any,
+    shapes: tuple[Any, Any],
     config: TrainConfig,
     hooks: Any,
     validate: Path | None,
@@ -103,22 +111,24 @@ def _run(
     import torch
 
     from ..evc._train_files import read_training_images
+    from ._joint import CROP, estimate_joint
     from ._network import NearLossless, is_exact_network
     from ._objective import estimate
     from ._train import train as run_training
     from ._weights import load_network, save_network
 
     torch.set_num_threads(record["threads"])
-    images = read_training_images(folder, 7)
+    images = read_training_images(folder, 7 if shapes[1] is None else CROP)
     torch.manual_seed(config.seed)
-    network = NearLossless(shape) if start is None else load_network(start)
+    network = NearLossless(*shapes) if start is None else load_network(start)
     if is_exact_network(network):
         raise ValueError(f"{start} computes in integers already; give weights in floats (--float-output)")
     trained = run_training(network, images.images, config, hooks)
     record |= {"torch": torch.__version__, "data": images.manifest(), "macs": trained.residual.macs()}
     if validate is not None:
+        bits = estimate_joint if trained.lossy is not None else lambda whole, *given: estimate(whole.residual, *given)
         pictures = read_training_images(validate, 7).images
-        found = {tau: round(estimate(trained.residual, pictures, tau), 4) for tau in _VALIDATED_TAUS}
+        found = {tau: round(bits(trained, pictures, tau), 4) for tau in _VALIDATED_TAUS}
         record["validation"] = {"folder": validate.resolve().name, "bpsp": found}
         _say("validation, bits per sub-pixel: " + ", ".join(f"{bits} at {tau}" for tau, bits in found.items()))
     identity = save_network(trained, output, record)
