@@ -141,6 +141,20 @@ class ResidualNetwork(nn.Module):
         )
         self.heads = nn.ModuleList([ColourHead(config, colour) for colour in range(COLOURS)])
 
+    def forward(
+        self, features: Float[Tensor, "count features"], offsets: Float[Tensor, "count earlier"]
+    ) -> Float[Tensor, "count outputs"]:
+        """All heads at once, for tools that look at a network as a whole: groups, masks, profiles.
+
+        Args:
+            features: of the context, then of the lossy stage.
+            offsets: of the first two colours, in 16 grey levels from their predictions.
+        """
+        hidden = self.trunk(features)
+        seen = [colour if self.config.sees_colours else 0 for colour in range(COLOURS)]
+        inputs = [torch.cat([hidden, offsets[:, :colours]], 1) if colours else hidden for colours in seen]
+        return torch.cat([head(own) for head, own in zip(self.heads, inputs, strict=True)], 1)
+
     def outputs(
         self,
         hidden: Float[Tensor, "count width"],
