@@ -10,7 +10,7 @@ from torch import Tensor
 
 import maskdecay as md
 
-from ._crops import CropSampler
+from .._crops import CropSampler
 from ._network import EVC
 from ._rates import MAX_RATE
 from ._students import StudentConfig, example_for, plan_student

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from maskdecay._optim import mask_parameters
 
-from ._crops import CropSampler
+from .._average import Average
+from .._crops import CropSampler
+from .._schedule import Schedule
 from ._network import EVC
 from ._rates import MAX_RATE
-from ._schedule import Schedule
-from ._train_average import Average
 from ._train_config import TrainConfig
 from ._train_objective import Costs, Objective
 from ._train_optimizer import build_optimizer

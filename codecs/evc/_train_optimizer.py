@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import maskdecay as md
 
-from ._muon import Muon
+from .._muon import Muon
 from ._network import EVC
 
 OPTIMIZERS = ("adamw", "muon")

@@ -13,7 +13,6 @@ from torch import Tensor
 
 import maskdecay as md
 
-from ._crops import typical_crops
 from ._exact import exact_priors, is_exact, seal
 from ._network import EVC
 from ._scalable import ScalableEVC
@@ -28,6 +27,7 @@ from ._train_plan import Kind, plan_stages, stage_config
 from ._train_processes import Processes
 from ._train_progress import Teller
 from ._train_state import State, restore_loop
+from ._typical_crops import typical_crops
 
 
 @dataclass(frozen=True, kw_only=True)

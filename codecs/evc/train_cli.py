@@ -15,11 +15,11 @@ from ._train_options import DEFAULT_PRESET, TrainOptions
 from ._train_show import Shown, clock, figures, progress, say, tell
 
 if TYPE_CHECKING:
+    from .._stop_signals import StopSignals
+    from .._training_images import TrainingImages
     from ._network import EVC
-    from ._train_files import TrainingImages
     from ._train_hooks import Hooks
     from ._train_processes import Processes
-    from ._train_signals import StopSignals
     from ._train_stages import Trained
 
 _SUFFIX = ".safetensors"
@@ -54,8 +54,8 @@ def train(options: TrainOptions) -> None:
     masks decay until the student is left.
     """
     from .._folders import one_line
+    from .._stop_signals import StopSignals
     from ._train_hooks import TrainingStopped
-    from ._train_signals import StopSignals
 
     signals = StopSignals()
     try:
@@ -75,7 +75,7 @@ def train(options: TrainOptions) -> None:
 
 
 def _run(options: TrainOptions, signals: StopSignals) -> None:
-    from ._train_files import read_training_images
+    from .._training_images import read_training_images
     from ._train_processes import Processes
     from ._train_stages import train_stages
 
@@ -155,8 +155,8 @@ def _build(options: TrainOptions) -> EVC:
 def _hooks(
     options: TrainOptions, images: TrainingImages, processes: Processes, shown: Shown, signals: StopSignals
 ) -> Hooks:
+    from .._training_images import read_training_images
     from ._train_checkpoint import Checkpoints
-    from ._train_files import read_training_images
     from ._train_hooks import Hooks
     from ._train_watch import Board, Watch
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from ..evc._crops import CropSampler
+from .._crops import CropSampler
 from ..evc._quantise import round_straight_through
 from ._context import REACH, gather_taps, pad_pixels, tap_offsets
 from ._lossy import PICTURE, Q_HUNDREDTHS

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from ..evc._muon import Muon
-from ..evc._schedule import Schedule
-from ..evc._train_average import Average
+from .._average import Average
+from .._muon import Muon
+from .._schedule import Schedule
 from ._joint import JointCosts, JointObjective, JointSampler
 from ._network import NearLossless
 from ._objective import Objective

@@ -55,7 +55,7 @@ def train(
     that was stopped or killed goes on with --resume and the same options.
     """
     from .._folders import one_line
-    from ..evc._train_signals import StopSignals
+    from .._stop_signals import StopSignals
     from ._lossy import PICTURE, LossyConfig
     from ._residual import ResidualConfig
     from ._train import Hooks, TrainingStopped
@@ -110,7 +110,7 @@ def _run(
 ) -> None:
     import torch
 
-    from ..evc._train_files import read_training_images
+    from .._training_images import read_training_images
     from ._joint import CROP, estimate_joint
     from ._network import NearLossless, is_exact_network
     from ._objective import estimate

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from maskdecay.codecs._muon import Muon, orthogonalise
 from maskdecay.codecs.evc import EVC, EVCConfig, TrainConfig, train
-from maskdecay.codecs.evc._muon import Muon, orthogonalise
 from maskdecay.codecs.evc._train_optimizer import MUON_PRIOR_SIDE, build_optimizer
 from torch import nn
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from maskdecay.codecs._training_images import read_training_images
 from maskdecay.codecs.evc import (
     EVC,
     PRESETS,
@@ -22,7 +23,7 @@ from maskdecay.codecs.evc import (
     load_network,
     self_test,
 )
-from maskdecay.codecs.evc._train_files import read_record, read_training_images, save_trained, start_record
+from maskdecay.codecs.evc._train_files import read_record, save_trained, start_record
 from maskdecay.codecs.evc._train_hooks import Hooks
 from maskdecay.codecs.evc._train_plan import plan_stages, split_steps, stage_config
 from maskdecay.codecs.evc._train_progress import Progress, Teller

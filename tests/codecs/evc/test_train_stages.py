@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from maskdecay.codecs._average import Average
 from maskdecay.codecs.evc import EVC, PRESETS, EVCCodec, EVCConfig, TrainConfig, evaluate, is_exact, self_test, train
 from maskdecay.codecs.evc._objective import rate_distortion
 from maskdecay.codecs.evc._rates import rate_to_lambda
 from maskdecay.codecs.evc._students import StudentConfig, plan_student
-from maskdecay.codecs.evc._train_average import Average
 from maskdecay.codecs.evc._train_checkpoint import Checkpoints
 from maskdecay.codecs.evc._train_hooks import Hooks, TrainingStopped
 from maskdecay.codecs.evc._train_loop import Loop

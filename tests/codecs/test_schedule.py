@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from maskdecay.codecs.evc import _schedule
-from maskdecay.codecs.evc._schedule import Schedule, learning_rate_factor
+from maskdecay.codecs import _schedule
+from maskdecay.codecs._schedule import Schedule, learning_rate_factor
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(0.0, 0.01), (0.05, 0.5), (0.1, 1.0), (0.55, 0.6), (1.0, 0.2)])

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from maskdecay.codecs.evc._crops import CropSampler
+from maskdecay.codecs._crops import CropSampler
 
 
 def sampler(images: list[torch.Tensor], size: int, seed: int = 0) -> CropSampler:
