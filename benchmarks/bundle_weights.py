@@ -9,13 +9,16 @@ the last part.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from maskdecay.codecs.evc import EVCCodec
+from maskdecay.codecs import evc, near_lossless
+from maskdecay.codecs.evc import _weights as evc_weights
 from maskdecay.codecs.evc._train_files import RECORD, halved
-from maskdecay.codecs.evc._weights import BUNDLED, IDENTITY
+from maskdecay.codecs.evc._weights import IDENTITY
+from maskdecay.codecs.near_lossless import _weights as near_lossless_weights
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -54,11 +57,19 @@ def main(
     metadata[RECORD] = json.dumps(told(record, commit))
     if half:
         tensors = {key: halved(key, tensor) for key, tensor in tensors.items()}
-    BUNDLED.mkdir(exist_ok=True)
-    target = BUNDLED / f"{name or weights.stem}.safetensors"
+    codec, folder = _home(tensors)
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{name or weights.stem}.safetensors"
     save_file(tensors, target, metadata)
-    save_file(tensors, target, {**metadata, IDENTITY: EVCCodec.load(target).identity})
-    print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB, {EVCCodec.load(target).identity}")
+    save_file(tensors, target, {**metadata, IDENTITY: codec.load(target).identity})
+    print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB, {codec.load(target).identity}")
+
+
+def _home(tensors: Collection[str]) -> tuple[Any, Path]:
+    """Returns the codec whose weights these are, and the folder of its bundled ones."""
+    if any(name.startswith("residual.") for name in tensors):
+        return near_lossless.NearLosslessCodec, near_lossless_weights.BUNDLED
+    return evc.EVCCodec, evc_weights.BUNDLED
 
 
 if __name__ == "__main__":

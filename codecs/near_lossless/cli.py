@@ -26,6 +26,7 @@ from .._file_commands import (
     run_files,
     show_info,
 )
+from ._default import DEFAULT_MODEL
 from .evaluate_cli import evaluate
 from .train_cli import train
 
@@ -44,7 +45,7 @@ Model = Annotated[str, typer.Option(metavar="NAME|FILE", help="Bundled weights, 
 def encode(
     inputs: Inputs,
     output: Output,
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     max_error: Annotated[
         int, typer.Option(min=0, max=127, metavar="TAU", help="Of every sub-pixel; 0 is lossless.")
     ] = 0,

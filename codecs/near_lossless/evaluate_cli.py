@@ -12,6 +12,7 @@ import typer
 
 from .._container import MAX_PIXELS
 from .._file_commands import MaxPixels
+from ._default import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from ._evaluate import Measured
@@ -26,7 +27,9 @@ class Clock(str, Enum):
 
 def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of images.")],
-    model: Annotated[str, typer.Option(metavar="NAME|FILE", help="Bundled weights, or a .safetensors file.")],
+    model: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="Bundled weights, or a .safetensors file.")
+    ] = DEFAULT_MODEL,
     max_error: Annotated[str, typer.Option(metavar="TAU,...", help="Error bounds.")] = "0,1,2,3,4,5",
     rivals: Annotated[
         str, typer.Option(metavar="NAME,...", help="jpeg-ls, jpeg-xl, webp; the last two on quantised pixels.")
