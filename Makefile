@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test test-all lint clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ demo: install ## decay the bundled teacher, prune, prove, code a photograph and 
 
 test: install ## run the test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-all: install ## run the test suite and the tests marked long
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m ""
 
 lint: install ## check style and types
 	$(BIN)/ruff check .

@@ -45,7 +45,10 @@ REFUSED = {
     "hyper_enc.3": "is reduced over channels by sum, with no weight between",
     "dec.7.0": "reaches an output",
 }
-WIDE = [pytest.param(name, marks=pytest.mark.slow) for name in ("large", "medium", "small")]
+WIDE = [
+    pytest.param("small", marks=pytest.mark.slow),
+    *(pytest.param(name, marks=pytest.mark.long) for name in ("large", "medium")),
+]
 
 
 @pytest.mark.parametrize("name", ["narrow-large", *WIDE])

@@ -41,7 +41,7 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch):
         latency(nn.Conv2d(3, 3, 1), X, mode="compile")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_call_computes_the_same():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()

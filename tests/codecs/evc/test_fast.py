@@ -291,7 +291,7 @@ with torch.no_grad():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_compilation_serves_many_sizes() -> None:
     """Traced but not turned into C++, which takes a minute; in a process without the suite's type checks."""
     subprocess.run([sys.executable, "-c", COMPILE], check=True, timeout=300)

@@ -157,7 +157,7 @@ def stopped(folder: Path, after: int, resume: bool, *words: object, **options: o
         return None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_growth_that_was_stopped_in_each_kind_of_stage_ends_the_same(
     teacher: EVC, images: list[torch.Tensor], student: StudentConfig, tmp_path: Path
 ) -> None:

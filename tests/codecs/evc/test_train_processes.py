@@ -45,7 +45,7 @@ def test_gradients_are_those_of_the_joint_batch(tmp_path: Path) -> None:
         assert torch.allclose(first[name], expected, atol=1e-4 * size + 1e-7), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_end_with_equal_weights_stopped_or_not(tmp_path: Path) -> None:
     launch(2, tmp_path, "train")
     whole, other, *resumed = (

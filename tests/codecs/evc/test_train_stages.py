@@ -189,7 +189,7 @@ sys.exit(main(["evc", "train", *sys.argv[1:]]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_command_that_was_killed_twice_ends_with_the_same_weights(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.effect_noise((80, 70), 50).convert("RGB").save(tmp_path / "photos/a.png")
