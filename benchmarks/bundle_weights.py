@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from maskdecay.codecs import evc, near_lossless
+from maskdecay.codecs import evc
 from maskdecay.codecs.evc import _weights as evc_weights
 from maskdecay.codecs.evc._train_files import RECORD, halved
 from maskdecay.codecs.evc._weights import IDENTITY
@@ -57,19 +57,20 @@ def main(
     metadata[RECORD] = json.dumps(told(record, commit))
     if half:
         tensors = {key: halved(key, tensor) for key, tensor in tensors.items()}
-    codec, folder = _home(tensors)
+    folder = _home(tensors)
     folder.mkdir(exist_ok=True)
     target = folder / f"{name or weights.stem}.safetensors"
     save_file(tensors, target, metadata)
-    save_file(tensors, target, {**metadata, IDENTITY: codec.load(target).identity})
-    print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB, {codec.load(target).identity}")
+    if half:  # other weights, another identity
+        metadata[IDENTITY] = evc.EVCCodec.load(target).identity
+        save_file(tensors, target, metadata)
+    print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB, {metadata[IDENTITY]}")
 
 
-def _home(tensors: Collection[str]) -> tuple[Any, Path]:
-    """Returns the codec whose weights these are, and the folder of its bundled ones."""
-    if any(name.startswith("residual.") for name in tensors):
-        return near_lossless.NearLosslessCodec, near_lossless_weights.BUNDLED
-    return evc.EVCCodec, evc_weights.BUNDLED
+def _home(tensors: Collection[str]) -> Path:
+    """Returns the folder of the bundled weights of the codec that these are of."""
+    near_lossless = any(name.startswith("residual.") for name in tensors)
+    return near_lossless_weights.BUNDLED if near_lossless else evc_weights.BUNDLED
 
 
 if __name__ == "__main__":
