@@ -123,8 +123,8 @@ def _run(
     network = NearLossless(*shapes) if start is None else load_network(start)
     if is_exact_network(network):
         raise ValueError(f"{start} computes in integers already; give weights in floats (--float-output)")
+    record |= {"torch": torch.__version__, "data": images.manifest(), "macs": network.residual.macs()}
     trained = run_training(network, images.images, config, hooks)
-    record |= {"torch": torch.__version__, "data": images.manifest(), "macs": trained.residual.macs()}
     if validate is not None:
         bits = estimate_joint if trained.lossy is not None else lambda whole, *given: estimate(whole.residual, *given)
         pictures = read_training_images(validate, 7).images
