@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 import typer
 from maskdecay.codecs import evc
+from maskdecay.codecs._bundled import IDENTITY
 from maskdecay.codecs.evc import _weights as evc_weights
 from maskdecay.codecs.evc._train_files import RECORD, halved
-from maskdecay.codecs.evc._weights import IDENTITY
 from maskdecay.codecs.near_lossless import _weights as near_lossless_weights
 from safetensors import safe_open
 from safetensors.torch import save_file

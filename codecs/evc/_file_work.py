@@ -14,7 +14,7 @@ from .._pictures import MODES
 from .._writing import write_whole
 from ._codec import EVC_FILE, EVCCodec
 from ._effort import Effort
-from ._weights import bundled_names, name_of_bundled
+from ._weights import bundled_name_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +93,7 @@ class DecodeFiles:
 
     def _bundled_for(self, data: bytes) -> str:
         header, _ = read_container(EVC_FILE, data, max_pixels=self.max_pixels)
-        name = name_of_bundled(header.model.hex())
-        if name is None:
-            raise ValueError(
-                f"the file needs the weights {header.model.hex()}, which are not among the bundled ones "
-                f"({', '.join(bundled_names())}); give the file that it was coded with: --model FILE"
-            )
-        return name
+        return bundled_name_for(header.model.hex())
 
 
 def describe(data: bytes) -> dict[str, str | int | float]:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 import maskdecay as md
 
+from .._bundled import IDENTITY
 from .._writing import write_whole
 from ._codec import EVCCodec
 from ._network import EVC
-from ._weights import BUNDLED, IDENTITY, bundled_names
+from ._weights import BUNDLED, bundled_names
 
 _IN_INTEGERS = ".network."  # part of the names of all weights in exact priors
 RECORD = "training"

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 import maskdecay as md
 
+from .._bundled import name_for, names_in
 from ._config import EVCConfig, Widths
 from ._exact import exact_priors
 from ._network import EVC
@@ -16,8 +17,6 @@ from ._public_checkpoint import load_public_checkpoint
 from ._scalable import ScalableEVC, count_encoders, widest_encoder
 
 BUNDLED = Path(__file__).parent / "weights"
-IDENTITY = "identity"
-"""Key of a weights file's metadata under which the identity lies that its `.evc` files carry."""
 _SUFFIX = ".safetensors"
 _EXACT_MARK = "hyper_dec.per_unit"  # a tensor that priors in exact integers have
 _STAGES = {  # which of the widths (c2, c4, c8) the blocks have
@@ -30,16 +29,12 @@ _CHECKPOINT_SUFFIXES = (".tar", ".pth", ".pt")
 
 def bundled_names() -> list[str]:
     """Names of the networks that come with the package."""
-    return sorted(path.name.removesuffix(_SUFFIX) for path in BUNDLED.glob(f"*{_SUFFIX}"))
+    return names_in(BUNDLED)
 
 
-def name_of_bundled(identity: str) -> str | None:
-    """The bundled network whose files carry this identity (16 hexadecimal digits), by the weights' metadata."""
-    for name in bundled_names():
-        with safe_open(str(BUNDLED / f"{name}{_SUFFIX}"), framework="pt") as file:
-            if (file.metadata() or {}).get(IDENTITY) == identity:
-                return name
-    return None
+def bundled_name_for(identity: str) -> str:
+    """The bundled network whose files carry this identity; see `name_for`."""
+    return name_for(BUNDLED, identity)
 
 
 def load_network(name_or_path: str | Path) -> EVC:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import maskdecay as md
 
+from .._bundled import IDENTITY, name_for, names_in
 from .._identity import weights_identity
 from .._writing import write_whole
 from ._lossy import LossyConfig
@@ -22,8 +23,6 @@ from ._network import ENCODER_ONLY, NearLossless, exact_network
 from ._residual import ResidualConfig
 
 BUNDLED = Path(__file__).parent / "weights"
-IDENTITY = "identity"
-"""Key of a weights file's metadata under which the identity lies that its files carry."""
 RECORD = "training"
 """Key under which the record of a training lies, as JSON."""
 _SUFFIX = ".safetensors"
@@ -32,16 +31,12 @@ _RECIPE, _LOSSY_RECIPE, _EXACT_MARK = "residual.recipe", "lossy.recipe", "residu
 
 def bundled_names() -> list[str]:
     """Names of the networks that come with the package."""
-    return sorted(path.name.removesuffix(_SUFFIX) for path in BUNDLED.glob(f"*{_SUFFIX}"))
+    return names_in(BUNDLED)
 
 
-def name_of_bundled(identity: str) -> str | None:
-    """The bundled network whose files carry this identity (16 hexadecimal digits)."""
-    for name in bundled_names():
-        with safe_open(str(BUNDLED / f"{name}{_SUFFIX}"), framework="pt") as file:
-            if (file.metadata() or {}).get(IDENTITY) == identity:
-                return name
-    return None
+def bundled_name_for(identity: str) -> str:
+    """The bundled network whose files carry this identity; see `name_for`."""
+    return name_for(BUNDLED, identity)
 
 
 def load_network(name_or_path: str | Path) -> NearLossless:

@@ -47,7 +47,7 @@ def test_a_file_finds_its_weights(bundled: Path, tmp_path: Path) -> None:
     pixels = (torch.rand(3, 40, 50) * 255).to(torch.uint8)
     for name in ("exact", "float"):
         codec = EVCCodec.load(name)
-        assert _weights.name_of_bundled(codec.identity) == name
+        assert _weights.bundled_name_for(codec.identity) == name
         (tmp_path / "a.evc").write_bytes(codec.encode(pixels, rate=20))
         decode = DecodeFiles(model=None, device="cpu", max_pixels=10_000)()
         assert decode(tmp_path / "a.evc", tmp_path / "a.png") == "50x40 RGB"
