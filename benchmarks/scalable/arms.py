@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from maskdecay.codecs._train_checkpoint import Checkpoints
 from maskdecay.codecs.evc import EVC, SCALABLE_PRESETS, ScalableEVC, TrainConfig
 from maskdecay.codecs.evc._presets import build_seeded
 from maskdecay.codecs.evc._students import StudentConfig, example_for
-from maskdecay.codecs.evc._train_checkpoint import Checkpoints
 from maskdecay.codecs.evc._train_growth import load_base
 from maskdecay.codecs.evc._train_hooks import Hooks
 from maskdecay.codecs.evc._train_stages import train_stages

@@ -13,10 +13,10 @@ import copy
 from collections.abc import Mapping, Sequence
 
 import torch
+from maskdecay.codecs._train_processes import Processes
 from maskdecay.codecs.evc import EVC, EVCConfig, TrainConfig
 from maskdecay.codecs.evc._students import narrows
 from maskdecay.codecs.evc._train_decay import observe_channels
-from maskdecay.codecs.evc._train_processes import Processes
 from torch import Tensor, nn
 from torch.func import functional_call
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import maskdecay as md
 
 from ...profiling import Report, Timing, compare
+from .._train_processes import Processes
 from ._demo_files import CodedFile, code_file
 from ._exact import exact_priors, is_exact, seal
 from ._network import EVC
@@ -23,7 +24,6 @@ from ._samples import sample_images
 from ._students import make_plan
 from ._train import TrainConfig, TrainStep, train
 from ._train_decay import observe_channels
-from ._train_processes import Processes
 from ._weights import bundled_names, load_network
 
 RATES = (0, 21, 42, 63)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .._train_checkpoint import Checkpoints
+from .._train_decay import DecaySteps
+from .._train_state import State, loop_state
 from ._network import EVC
-from ._train_checkpoint import Checkpoints
-from ._train_decay import DecaySteps
 from ._train_loop import Loop, TrainStep
 from ._train_progress import Progress, Teller
-from ._train_state import State, loop_state
 from ._train_watch import Watch
 
 _GO_ON, _SAVE, _STOP = 0.0, 1.0, 2.0

@@ -13,20 +13,21 @@ from torch import Tensor
 
 import maskdecay as md
 
+from .._train_decay import DecaySteps, observed_batches
+from .._train_processes import Processes
+from .._train_state import State, restore_loop
 from ._exact import exact_priors, is_exact, seal
 from ._network import EVC
 from ._scalable import ScalableEVC
 from ._students import StudentConfig, count_student_encoders, narrows, plan_student
 from ._train_config import TrainConfig
-from ._train_decay import Decaying, DecaySteps, observe_channels, observed_batches
+from ._train_decay import Decaying, observe_channels
 from ._train_growth import Growth, load_base
 from ._train_hooks import Hooks, Part, StageSteps
 from ._train_loop import Loop
 from ._train_pace import expected_steps
 from ._train_plan import Kind, plan_stages, stage_config
-from ._train_processes import Processes
 from ._train_progress import Teller
-from ._train_state import State, restore_loop
 from ._typical_crops import typical_crops
 
 
@@ -164,7 +165,7 @@ class _Training:
             return
         decaying = self._decaying(self._config(index, state), state)
         self._train(index, self.network, base, state, decaying)
-        self.network = decaying.finish()
+        self.network = decaying.student()
 
     def _growth(self, index: int) -> Growth:
         assert self.student is not None

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from .._train_board import LOG_EVERY, Board
 from ._network import EVC
 from ._objective import evaluate
 from ._scalable import ScalableEVC
 from ._train_loop import Loop, TrainStep
 
 RATES = (0, 21, 42, 63)
-_LOG_EVERY = 10  # steps
 _SHOWN_RATE = 42
 _SHOWN_SIDE = 512  # pixels of a validation picture that TensorBoard gets
 
@@ -47,34 +46,6 @@ class Validation:
         pairs = zip(self.bpp, self.psnr, strict=True)
         figures = ", ".join(f"{bpp:.3f} bpp {psnr:.2f} dB" for bpp, psnr in pairs)
         return figures if self.effort is None else f"effort {self.effort}: {figures}"
-
-
-class Board:
-    """A TensorBoard folder.
-
-    Raises:
-        ImportError: tensorboard is not installed.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ImportError("--log needs TensorBoard: pip install 'maskdecay[train]'") from error
-        self._writer = SummaryWriter(str(folder))
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Log numbers by name."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-
-    def picture(self, name: str, picture: Float[Tensor, "3 height width"], step: int) -> None:
-        """Log RGB in [0, 1]."""
-        self._writer.add_image(name, picture, step)
-
-    def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
 
 
 class Watch:
@@ -127,7 +98,7 @@ class Watch:
             masks_left: counts channels that go and are not at zero, which waits for a GPU; None where there are no
                 masks.
         """
-        if self.board is not None and (done % _LOG_EVERY == 0 or step.fraction >= 1):
+        if self.board is not None and (done % LOG_EVERY == 0 or step.fraction >= 1):
             masks = masks_left()
             left = {} if masks is None else {"train/masks left": masks}
             names = ("loss", "bpp", "psnr", "learning_rate", "gradient_norm")

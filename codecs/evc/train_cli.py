@@ -16,10 +16,10 @@ from ._train_show import Shown, clock, figures, progress, say, tell
 
 if TYPE_CHECKING:
     from .._stop_signals import StopSignals
+    from .._train_processes import Processes
     from .._training_images import TrainingImages
     from ._network import EVC
     from ._train_hooks import Hooks
-    from ._train_processes import Processes
     from ._train_stages import Trained
 
 _SUFFIX = ".safetensors"
@@ -75,8 +75,8 @@ def train(options: TrainOptions) -> None:
 
 
 def _run(options: TrainOptions, signals: StopSignals) -> None:
+    from .._train_processes import Processes
     from .._training_images import read_training_images
-    from ._train_processes import Processes
     from ._train_stages import train_stages
 
     config, student = options.config(), options.student_config()
@@ -155,10 +155,11 @@ def _build(options: TrainOptions) -> EVC:
 def _hooks(
     options: TrainOptions, images: TrainingImages, processes: Processes, shown: Shown, signals: StopSignals
 ) -> Hooks:
+    from .._train_board import Board
+    from .._train_checkpoint import Checkpoints
     from .._training_images import read_training_images
-    from ._train_checkpoint import Checkpoints
     from ._train_hooks import Hooks
-    from ._train_watch import Board, Watch
+    from ._train_watch import Watch
 
     settings = {**options.settings(), "images": images.manifest()["sha256"]}
     checkpoints = Checkpoints(_checkpoint_folder(options), settings, 60 * options.checkpoint_every)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from maskdecay.codecs._train_checkpoint import Checkpoints
 from maskdecay.codecs.evc import (
     EVC,
     SCALABLE_PRESETS,
@@ -24,7 +25,6 @@ from maskdecay.codecs.evc import (
     train,
 )
 from maskdecay.codecs.evc._students import StudentConfig, count_student_encoders, plan_encoder, plan_student
-from maskdecay.codecs.evc._train_checkpoint import Checkpoints
 from maskdecay.codecs.evc._train_files import read_record
 from maskdecay.codecs.evc._train_hooks import Hooks, StageSteps, TrainingStopped
 from maskdecay.codecs.evc._train_objective import Objective

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from maskdecay.codecs.evc._train_processes import Processes
+from maskdecay.codecs._train_processes import Processes
 from safetensors.torch import load_file
 
 WORKER = Path(__file__).with_name("train_worker.py")

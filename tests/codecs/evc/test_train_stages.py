@@ -12,17 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 from maskdecay.codecs._average import Average
+from maskdecay.codecs._train_board import Board
+from maskdecay.codecs._train_checkpoint import Checkpoints
+from maskdecay.codecs._train_state import State, loop_state
 from maskdecay.codecs.evc import EVC, PRESETS, EVCCodec, EVCConfig, TrainConfig, evaluate, is_exact, self_test, train
 from maskdecay.codecs.evc._objective import rate_distortion
 from maskdecay.codecs.evc._rates import rate_to_lambda
 from maskdecay.codecs.evc._students import StudentConfig, plan_student
-from maskdecay.codecs.evc._train_checkpoint import Checkpoints
 from maskdecay.codecs.evc._train_hooks import Hooks, TrainingStopped
 from maskdecay.codecs.evc._train_loop import Loop
 from maskdecay.codecs.evc._train_objective import Objective
 from maskdecay.codecs.evc._train_stages import train_stages
-from maskdecay.codecs.evc._train_state import State, loop_state
-from maskdecay.codecs.evc._train_watch import RATES, Board, Watch
+from maskdecay.codecs.evc._train_watch import RATES, Watch
 from PIL import Image
 from torch import nn
 
@@ -166,7 +167,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("maskdecay.codecs.evc._train_checkpoint.write_whole", full)
+        patch.setattr("maskdecay.codecs._train_checkpoint.write_whole", full)
         with pytest.raises(OSError, match="no space"):
             checkpoints.write(State(tensors, facts | {"step": 2}), teacher, 0)
     state, base, stage = checkpoints.read()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._train_loop import Loop
+from ._train_loop import TrainLoop
 
 
 class State(NamedTuple):
@@ -18,7 +18,7 @@ class State(NamedTuple):
     facts: dict[str, Any]
 
 
-def loop_state(loop: Loop) -> State:
+def loop_state(loop: TrainLoop) -> State:
     """The state of a loop between two steps. All processes call it, for each has its own random numbers."""
     tensors = _prefixed("network", loop.network.state_dict())
     for index, values in loop.optimizer.state_dict()["state"].items():
@@ -39,7 +39,7 @@ def loop_state(loop: Loop) -> State:
     return State({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, facts)
 
 
-def restore_loop(loop: Loop, state: State) -> None:
+def restore_loop(loop: TrainLoop, state: State) -> None:
     """Give a loop that was built the same way the state of another.
 
     Raises:
@@ -72,7 +72,7 @@ def restore_loop(loop: Loop, state: State) -> None:
         torch.cuda.set_rng_state(random[f"cuda/{rank}"], loop.processes.device)
 
 
-def _random_states(loop: Loop) -> dict[str, Tensor]:
+def _random_states(loop: TrainLoop) -> dict[str, Tensor]:
     device = loop.processes.device
     cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
     return {"crops": loop.generator.get_state(), "torch": torch.get_rng_state(), **cuda}

@@ -11,12 +11,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 import maskdecay as md
 
-from .._writing import write_whole
-from ._network import EVC
 from ._train_state import State
+from ._writing import write_whole
 
 _INDEX = "checkpoint.json"
 _FORMAT = 1
@@ -38,7 +38,7 @@ class Checkpoints:
         self.folder, self.every = folder, every
         self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))
         self._last = time.monotonic()
-        self._base: tuple[int, EVC] | None = None
+        self._base: tuple[int, nn.Module] | None = None
 
     @property
     def there(self) -> bool:
@@ -50,7 +50,7 @@ class Checkpoints:
         """Whether the last one is old enough."""
         return time.monotonic() - self._last >= self.every
 
-    def write(self, state: State, base: EVC, stage: int) -> None:
+    def write(self, state: State, base: nn.Module, stage: int) -> None:
         """Write one.
 
         Args:
