@@ -159,6 +159,25 @@ def decode_symbols(
 
 @njit(cache=True, error_model="numpy", nogil=True)
 @no_type_check
+def decode_streams(
+    words: Any, ends: Any, states: Any, many: Any, logits: Any, means: Any, scales: Any, first: Any, counts: Any,
+    width: int, exp: Any, inverse: Any, sigmoid: Any, symbols: Any,
+) -> bool:  # fmt: skip
+    """`decode_symbols` of several streams: the next `many[s]` come from stream s, whose words end at `ends[s]`."""
+    i, begin = 0, 0
+    for s in range(many.size):
+        n = i + many[s]
+        if n > i and not decode_symbols(
+            words[begin : ends[s]], states[s], logits[i:n], means[i:n], scales[i:n], first[i:n], counts[i:n], width,
+            exp, inverse, sigmoid, symbols[i:n],
+        ):  # fmt: skip
+            return False
+        i, begin = n, ends[s]
+    return True
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+@no_type_check
 def leave_interval(words: Any, state: Any, place: int, start: int, end: int) -> bool:
     """Take a decoded symbol off the state; returns whether there were words enough."""
     x = np.uint64(end - start) * (state[0] >> _STATE_BITS) + np.uint64(place - start)

@@ -10,8 +10,10 @@ It needs numba; there is no slower form.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Int32, UInt32
+from jaxtyping import Int32, Int64, UInt32
 
 from ._integer_mixture import Bins, IntegerMixtures, check_mixtures, mixture_tables
 
@@ -78,3 +80,43 @@ class IntervalReader:
         """
         if self.state[1] != len(self.words) or self.state[0] != _LOWEST_STATE:
             raise ValueError("the stream is too long or damaged: it does not end after the last symbol")
+
+
+class JointReader:
+    """Reads several streams in turns; then call `close`, and `finish` of each reader.
+
+    Args:
+        readers: of which nothing has been read; this one reads in their stead.
+    """
+
+    def __init__(self, readers: Sequence[IntervalReader]) -> None:
+        self._readers = readers
+        self._words = np.concatenate([reader.words for reader in readers])
+        self._ends = np.cumsum([len(reader.words) for reader in readers], dtype=np.int64)
+        self._states = np.stack([reader.state for reader in readers])
+
+    def read(
+        self, mixtures: IntegerMixtures, bins: Bins, counts: Int64[np.ndarray, " streams"]
+    ) -> Int32[np.ndarray, " count"]:
+        """Decode the next symbols, one for each mixture: the first `counts[0]` from the first stream, and so on.
+
+        Raises:
+            ValueError: a stream ends before the last of them, or arguments are out of range.
+        """
+        from ._integer_mixture_numba import decode_streams
+
+        check_mixtures(mixtures, bins)
+        if counts.shape != (len(self._readers),) or (counts < 0).any() or counts.sum() != len(bins.first):
+            raise ValueError(
+                f"{len(bins.first)} mixtures for {counts.tolist()} symbols of {len(self._readers)} streams"
+            )
+        symbols = np.empty(len(bins.first), np.int32)
+        where = self._words, self._ends, self._states, counts
+        if not decode_streams(*where, *mixtures, *bins, *mixture_tables(), symbols):
+            raise ValueError(TOO_SHORT)
+        return symbols
+
+    def close(self) -> None:
+        """Leave each reader where its stream has been read to."""
+        for reader, state in zip(self._readers, self._states, strict=True):
+            reader.state[:] = state

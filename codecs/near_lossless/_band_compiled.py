@@ -1,9 +1,11 @@
-"""A band of a picture in compiled code (`_band_numba`): the way of files on CPUs."""
+"""Pieces of pictures in compiled code (`_band_numba`), one after the other: the way of files on CPUs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float, UInt32
+from jaxtyping import UInt32
 from torch import Tensor
 
 from .._integer_mixture import mixture_tables
@@ -12,6 +14,7 @@ from ._canvas import Band, Canvas
 from ._context import tap_offsets, tau_kinds
 from ._plan import make_plan
 from ._residual import ResidualNetwork
+from ._residual_coding import Piece
 
 
 class CompiledBands:
@@ -26,22 +29,26 @@ class CompiledBands:
         self._nothing, self._state = np.zeros(0, np.uint32), np.zeros(2, np.uint64)
 
     def write(
-        self, canvas: Canvas, prior: Float[Tensor, "places features"], band: Band
-    ) -> tuple[UInt32[np.ndarray, " symbols"], UInt32[np.ndarray, " symbols"]]:
-        """Where the interval of each symbol begins, and its length, in the order of the stream."""
+        self, pieces: Sequence[Piece]
+    ) -> list[tuple[UInt32[np.ndarray, " symbols"], UInt32[np.ndarray, " symbols"]]]:
+        """Of each piece where the interval of each symbol begins, and its length, in the order of the stream."""
+        return [self._write(*piece) for piece in pieces]
+
+    def read(self, pieces: Sequence[Piece], readers: Sequence[IntervalReader]) -> None:
+        """Decode pieces into their canvases.
+
+        Raises:
+            ValueError: a stream is too short.
+        """
+        for piece, reader in zip(pieces, readers, strict=True):
+            if not self._run(True, *piece, self._nothing, self._nothing, reader.words, reader.state):
+                raise ValueError(TOO_SHORT)
+
+    def _write(self, canvas: Canvas, prior: Tensor, band: Band) -> tuple[np.ndarray, np.ndarray]:
         count = band.rows * canvas.width * canvas.decoded.shape[1]
         starts, lengths = np.empty(count, np.uint32), np.empty(count, np.uint32)
         self._run(False, canvas, prior, band, starts, lengths, self._nothing, self._state)
         return starts, lengths
-
-    def read(self, canvas: Canvas, prior: Float[Tensor, "places features"], band: Band, reader: IntervalReader) -> None:
-        """Decode a band into the canvas.
-
-        Raises:
-            ValueError: the stream is too short.
-        """
-        if not self._run(True, canvas, prior, band, self._nothing, self._nothing, reader.words, reader.state):
-            raise ValueError(TOO_SHORT)
 
     def _run(
         self, decode: bool, canvas: Canvas, prior: Tensor, band: Band, starts: np.ndarray, lengths: np.ndarray,
@@ -51,8 +58,8 @@ class CompiledBands:
 
         planes = (canvas.decoded.numpy(), canvas.original.numpy(), canvas.prediction.numpy())
         kind = int(tau_kinds(canvas.tau, 1).argmax())
+        features = prior.cpu().contiguous().numpy()
         where = (band.top, band.rows, canvas.width, canvas.tau, kind, tap_offsets(canvas.stride).numpy())
         return code_band(
-            decode, *planes, prior.contiguous().numpy(), *where, self._plan, mixture_tables(), starts, lengths, words,
-            state,
+            decode, *planes, features, *where, self._plan, mixture_tables(), starts, lengths, words, state
         )  # fmt: skip

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
-from .._integer import LIMIT
+from .._integer import LIMIT, IntegerLinear
 from .._integer_convert import observe
 from .._integer_mixture import (
     LOGIT_UNITS,
@@ -85,17 +84,23 @@ def exact_parts(network: ResidualNetwork) -> list[IntegerNetwork]:
     return [part for part in (network.trunk, *network.heads) if isinstance(part, IntegerNetwork)]
 
 
+def count_macs(network: ResidualNetwork) -> int:
+    """Multiply-accumulates per pixel, in floats or in integers."""
+    return sum(layer.weight.numel() for layer in network.modules() if isinstance(layer, nn.Linear | IntegerLinear))
+
+
 def integer_mixtures(out: HeadOutputs) -> IntegerMixtures:
     """What a head of an exact network says, on the grids of files; every step is exact in float32."""
     steps = (out.slopes * _SLOPE_UNITS).round().clamp(-SLOPE_LIMIT * _SLOPE_UNITS, SLOPE_LIMIT * _SLOPE_UNITS)
     shift = (steps * out.offsets).sum(1).mul(MEAN_UNITS / _SLOPE_UNITS).floor() + out.centre * MEAN_UNITS
     means = (out.means * (COLOUR_UNIT * MEAN_UNITS)).round() + shift[:, None]
     scales = (out.octaves * SCALES_PER_OCTAVE).round() + SCALE_OF_ONE
-    return IntegerMixtures(
-        _int32(out.logits * LOGIT_UNITS, MAX_LOGIT),
-        _int32(means, MAX_MEAN),
-        scales.clamp(0, SCALES - 1).int().numpy(),
+    parts = (
+        (out.logits * LOGIT_UNITS).round().clamp(-MAX_LOGIT, MAX_LOGIT),
+        means.clamp(-MAX_MEAN, MAX_MEAN),
+        scales.clamp(0, SCALES - 1),
     )
+    return IntegerMixtures(*torch.stack(parts).int().cpu().numpy())  # one copy from a GPU, not three
 
 
 def residual_bins(prediction: Int[Tensor, " count"], tau: int) -> Bins:
@@ -104,10 +109,6 @@ def residual_bins(prediction: Int[Tensor, " count"], tau: int) -> Bins:
     first = prediction + lowest * bin_width(tau)
     counts = highest_bin(prediction, tau) - lowest + 1
     return Bins(first.int().numpy(), counts.int().numpy(), bin_width(tau))
-
-
-def _int32(values: Float[Tensor, "*shape"], limit: int) -> np.ndarray:
-    return values.round().clamp(-limit, limit).int().numpy()
 
 
 def _run_on_image(network: ResidualNetwork, pixels: UInt8[Tensor, "height width 3"], tau: int, ground: Ground) -> None:

@@ -84,7 +84,7 @@ def lossy_picture(
     from ._canvas import bands
 
     ground = lossy_ground(stage, y_hat, shape[1], shape[2], tile)
-    return torch.cat([ground(band)[0] for band in bands(shape[0])]).numpy()
+    return torch.cat([ground(band)[0] for band in bands(shape[0])]).cpu().numpy()
 
 
 @torch.no_grad()

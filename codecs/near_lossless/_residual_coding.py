@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,16 +19,30 @@ Ground = Callable[[Band], tuple[Tensor, Tensor]]
 colours), and features for the network, float32 (places of the band, features)."""
 
 
+class Piece(NamedTuple):
+    """What has a stream of its own."""
+
+    canvas: Canvas
+    """Of the picture; shared by its bands."""
+    prior: Tensor
+    """float32 (places of the band, features), on any device; no places where there are no features."""
+    band: Band
+
+
 @runtime_checkable
 class Bands(Protocol):
-    """What codes bands: `CompiledBands` or `TorchBands`."""
+    """What codes pieces: `CompiledBands` or `TorchBands`. Several at once do not see each other."""
 
-    def write(self, canvas: Canvas, prior: Tensor, band: Band) -> tuple[np.ndarray, np.ndarray]:
-        """Intervals of a band's symbols."""
+    def write(self, pieces: Sequence[Piece]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each piece where the interval of each symbol begins, and its length; uint32, in the stream's order."""
         ...
 
-    def read(self, canvas: Canvas, prior: Tensor, band: Band, reader: IntervalReader) -> None:
-        """Decode a band into the canvas."""
+    def read(self, pieces: Sequence[Piece], readers: Sequence[IntervalReader]) -> None:
+        """Decode pieces into their canvases.
+
+        Raises:
+            ValueError: a stream is too short.
+        """
         ...
 
 
@@ -49,11 +63,8 @@ def write_residual(
     canvas, streams = writing_canvas(x, tau), []
     for band in bands(x.shape[0]):
         prediction, prior = ground(band)
-        base = prediction.short()
-        bins = quantise_residual(x[band.top : band.top + band.rows].short(), base, tau)
-        canvas.put_prediction(band, prediction)
-        canvas.put_decoded(band, dequantise_residual(bins, base, tau).to(torch.uint8))
-        streams.append(encode_intervals(*coder.write(canvas, prior, band)))
+        put_band(canvas, band, x[band.top : band.top + band.rows], prediction.cpu())
+        streams += write_streams(coder, [Piece(canvas, prior, band)])
     return streams, canvas.picture()
 
 
@@ -72,16 +83,45 @@ def read_residual(
     Raises:
         ValueError: a stream is damaged, or there are more of them than bands, or fewer.
     """
-    canvas, parts = reading_canvas(*shape, tau), bands(shape[0])
+    parts = bands(shape[0])
     if len(parts) != len(streams):
         raise ValueError(f"the file is damaged: {len(streams)} streams for a picture of {len(parts)} bands")
+    canvas = reading_canvas(*shape, tau)
     for band, stream in zip(parts, streams, strict=True):
-        reader = IntervalReader(stream)
         prediction, prior = ground(band)
-        canvas.put_prediction(band, prediction)
-        coder.read(canvas, prior, band, reader)
-        reader.finish()
+        canvas.put_prediction(band, prediction.cpu())
+        read_streams(coder, [Piece(canvas, prior, band)], [stream])
     return canvas.picture()
+
+
+def put_band(
+    canvas: Canvas,
+    band: Band,
+    x: UInt8[Tensor, "rows width colours"],
+    prediction: UInt8[Tensor, "rows width colours"],
+) -> None:
+    """Put into an encoder's canvas what bins are measured from, and what a decoder will make of them."""
+    base = prediction.short()
+    bins = quantise_residual(x.short(), base, canvas.tau)
+    canvas.put_prediction(band, prediction)
+    canvas.put_decoded(band, dequantise_residual(bins, base, canvas.tau).to(torch.uint8))
+
+
+def write_streams(coder: Bands, pieces: Sequence[Piece]) -> list[bytes]:
+    """A stream for each piece, whose canvas has been filled by `put_band`."""
+    return [encode_intervals(*intervals) for intervals in coder.write(pieces)]
+
+
+def read_streams(coder: Bands, pieces: Sequence[Piece], streams: Sequence[bytes]) -> None:
+    """Decode a stream into each piece's canvas, which has its prediction.
+
+    Raises:
+        ValueError: a stream is damaged.
+    """
+    readers = [IntervalReader(stream) for stream in streams]
+    coder.read(pieces, readers)
+    for reader in readers:
+        reader.finish()
 
 
 def no_ground(width: int, colours: int) -> Ground:

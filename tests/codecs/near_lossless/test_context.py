@@ -15,7 +15,7 @@ from maskdecay.codecs.near_lossless._context import (
     tau_kinds,
 )
 from maskdecay.codecs.near_lossless._context_numba import fill_features
-from maskdecay.codecs.near_lossless._wavefront import coding_order, step_groups, steps
+from maskdecay.codecs.near_lossless._wavefront import Part, coding_order, coding_places, lock_steps
 from torch import Tensor
 
 
@@ -85,11 +85,14 @@ def test_compiled_features_are_the_same(tau: int) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 1), (1, 5), (3, 4), (6, 2)])
 def test_wavefront_visits_every_position_after_its_context(height: int, width: int) -> None:
-    stride, seen = width + 6, {}
-    for t, step in enumerate(steps(0, height, width)):
-        seen |= dict.fromkeys(step.tolist(), t)
+    stride, seen, first = width + 6, {}, 0
+    places, sizes = coding_places(Part(3 * stride + 3, height, width), stride)
+    for t, size in enumerate(sizes.tolist()):
+        seen |= dict.fromkeys(places[first : first + size].tolist(), t)
+        first += size
     inside = {(row + 3) * stride + 3 + column for row in range(height) for column in range(width)}
     assert set(seen) == inside
+    assert first == len(inside)
     for place in inside:
         for row, column in TAPS:
             other = place + row * stride + column
@@ -100,4 +103,28 @@ def test_wavefront_visits_every_position_after_its_context(height: int, width: i
 def test_coding_order_by_hand() -> None:
     """Steps of one and of two positions, two colours: symbols (2, 3) flattened are 0 1 2 | 3 4 5."""
     assert coding_order([1, 2], 2).tolist() == [0, 3, 1, 2, 4, 5]
-    assert [sizes for _, sizes in step_groups(0, 2, 3, positions=2)] == [[1, 1], [2], [1, 1]]
+
+
+def test_coding_places_by_hand() -> None:
+    """Two rows of 3 in a stride of 10, from place 7: steps 0 1 2 in the first row, 2 3 4 in the next."""
+    places, sizes = coding_places(Part(7, 2, 3), 10)
+    assert places.tolist() == [7, 8, 9, 17, 18, 19]
+    assert sizes.tolist() == [1, 1, 2, 1, 1]
+
+
+def test_lock_steps_by_hand() -> None:
+    """2x3 and 1x1 in rows of 9 (3 + 3 + 3): step by step, within a step part by part."""
+    steps = lock_steps([Part(30, 2, 3), Part(84, 1, 1)], stride=9, places=99)
+    assert steps.places.tolist() == [30, 84, 31, 32, 39, 40, 41]
+    assert steps.counts.tolist() == [[1, 1], [1, 0], [2, 0], [1, 0], [1, 0]]
+    filled = dict(zip(steps.borders.tolist(), steps.sources.tolist(), strict=True))
+    assert {place: filled[place] for place in (33, 34, 35)} == dict.fromkeys((33, 34, 35), 32)  # right of the first row
+    assert {place: filled[place] for place in (36, 37, 38)} == dict.fromkeys((36, 37, 38), 30)  # left of the second
+    assert {place: filled[place] for place in (85, 86, 87, 90, 91, 92)} == dict.fromkeys((85, 86, 87, 90, 91, 92), 84)
+    assert steps.filled.tolist() == [9, 0, 6, 0, 3]
+    assert len(filled) == 18
+
+
+def test_nothing_is_below_the_last_row() -> None:
+    steps = lock_steps([Part(30, 2, 3)], stride=9, places=45)
+    assert max(steps.borders.tolist()) == 44

@@ -8,7 +8,7 @@ from maskdecay.codecs.near_lossless._band_torch import TorchBands
 from maskdecay.codecs.near_lossless._canvas import Band, Canvas, writing_canvas
 from maskdecay.codecs.near_lossless._context import pad_pixels
 from maskdecay.codecs.near_lossless._residual import ResidualNetwork
-from maskdecay.codecs.near_lossless._residual_coding import Ground, no_ground, read_residual, write_residual
+from maskdecay.codecs.near_lossless._residual_coding import Ground, Piece, no_ground, read_residual, write_residual
 from torch import Tensor
 
 
@@ -109,7 +109,7 @@ def test_intervals_are_whole(tiny_exact: ResidualNetwork) -> None:
     x = picture("noise", 6, 5)
     canvas, band = writing_canvas(x, 0), Band(0, 6)
     canvas.put_decoded(band, x)
-    starts, lengths = CompiledBands(tiny_exact).write(canvas, torch.zeros(0, 0), band)
+    ((starts, lengths),) = CompiledBands(tiny_exact).write([Piece(canvas, torch.zeros(0, 0), band)])
     assert lengths.min() >= 1
     assert (starts.astype(np.int64) + lengths).max() <= 1 << 24
 
