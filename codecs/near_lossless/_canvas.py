@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -44,8 +45,9 @@ class Canvas(NamedTuple):
         return self._rows(self.decoded)[REACH:, REACH:-REACH].clone()
 
     def put_prediction(self, band: Band, rows: UInt8[Tensor, "rows width colours"]) -> None:
-        """Fill a band of the prediction."""
-        self._rows(self.prediction)[REACH + band.top : REACH + band.top + band.rows, REACH:-REACH] = rows
+        """Fill a band of the prediction, once."""
+        if rows.any():  # zeros are there already, and take no memory
+            self._rows(self.prediction)[REACH + band.top : REACH + band.top + band.rows, REACH:-REACH] = rows
 
     def put_decoded(self, band: Band, rows: UInt8[Tensor, "rows width colours"]) -> None:
         """Fill a band of the decoded pixels and their border."""
@@ -68,9 +70,20 @@ def writing_canvas(x: UInt8[Tensor, "height width colours"], tau: int) -> Canvas
 
 
 def reading_canvas(height: int, width: int, colours: int, tau: int) -> Canvas:
-    """For a decoder; the prediction is put in band by band."""
-    decoded = pad_pixels(torch.zeros(height, width, colours, dtype=torch.uint8)).flatten(0, 1)
-    return Canvas(decoded, decoded, torch.zeros_like(decoded), width, tau)
+    """For a decoder; the prediction is put in band by band.
+
+    It takes memory as it is filled, so a file that says much and holds little takes little.
+    """
+    decoded, prediction = (_zeros(height + REACH, width + 2 * REACH, colours) for _ in range(2))
+    decoded[:REACH] = pad_pixels(decoded[:0, REACH:-REACH])
+    decoded[REACH, :REACH] = decoded[0, 0]
+    flat = decoded.flatten(0, 1)
+    return Canvas(flat, flat, prediction.flatten(0, 1), width, tau)
+
+
+def _zeros(*shape: int) -> Tensor:
+    """Bytes that take no memory before they are written to; torch's own do."""
+    return torch.from_numpy(np.zeros(shape, np.uint8))
 
 
 def bands(height: int) -> list[Band]:

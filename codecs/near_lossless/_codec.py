@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -17,12 +18,16 @@ from .._container import MAX_PIXELS, Container, FileFormat, Header, Section, rea
 from .._identity import weights_identity
 from .._pictures import Picture, PictureKind, from_picture, to_picture
 from .._side_sections import pack_sides, unpack_sides
+from .._stream_room import most_symbols
 from ..evc._latents import hyper_latent_tables
 from ._band_compiled import CompiledBands
+from ._band_torch import TorchBands
 from ._bound import bin_width
+from ._canvas import BAND_ROWS
 from ._ground import lossy_ground, lossy_picture, read_lossy, write_lossy
 from ._network import ENCODER_ONLY, NearLossless, check_network
-from ._residual_coding import Ground, no_ground, read_residual, write_residual
+from ._patches import read_picture, write_picture
+from ._residual_coding import Ground, no_ground
 from ._weights import load_network
 
 NEAR_LOSSLESS_FILE = FileFormat(name="near-lossless", magic=b"\x89NLI", version=1)
@@ -44,6 +49,7 @@ class NearLosslessCodec:
 
     Args:
         network: exact; the codec works with a copy, whatever becomes of it.
+        device: where the copy runs; by default where the network is. Files do not depend on it.
         max_pixels: width times height above which files are refused, so that none can take all memory and time.
 
     Raises:
@@ -51,38 +57,46 @@ class NearLosslessCodec:
         RuntimeError: the network does not compute here what it did when it was sealed.
     """
 
-    def __init__(self, network: NearLossless, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self, network: NearLossless, *, device: torch.device | str | None = None, max_pixels: int = MAX_PIXELS
+    ) -> None:
         if max_pixels < 1:
             raise ValueError(f"max_pixels={max_pixels} must be positive")
-        check_network(network)
+        own = copy.deepcopy(network).to(device).eval()
+        check_network(own)
         self._identity = weights_identity(network, ENCODER_ONLY)
-        self._coder = CompiledBands(network.residual)
-        self._lossy = copy.deepcopy(network.lossy).eval() if network.lossy is not None else None
+        on_cpu = own.residual.recipe.device.type == "cpu"
+        self._coder = CompiledBands(own.residual) if on_cpu else TorchBands(own.residual)
+        self._lossy = own.lossy
         self._z_tables = hyper_latent_tables(self._lossy) if self._lossy is not None else None
         self._max_pixels = max_pixels
 
     @classmethod
-    def load(cls, name_or_path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NearLosslessCodec:
+    def load(
+        cls, name_or_path: str | Path, *, device: torch.device | str | None = None, max_pixels: int = MAX_PIXELS
+    ) -> NearLosslessCodec:
         """A codec with trained weights: a bundled name, or a `.safetensors` file of `maskdecay.save`.
 
         Raises:
             ValueError: there are no such weights; the message lists those that are bundled.
             OSError: the file cannot be read.
         """
-        return cls(load_network(name_or_path), max_pixels=max_pixels)
+        return cls(load_network(name_or_path), device=device, max_pixels=max_pixels)
 
     @property
     def identity(self) -> str:
         """Identity of the weights that files need, as 16 hexadecimal digits."""
         return self._identity.hex()
 
-    def encode(self, image: Any, *, max_error: int = 0, verify: bool = False) -> bytes:
+    def encode(self, image: Any, *, max_error: int = 0, patches: int | None = None, verify: bool = False) -> bytes:
         """Code an image.
 
         Args:
             image: a PIL image, an array, a tensor or a `Picture`; see `to_picture`. Alpha, ICC profile and EXIF block
                 are kept as they are.
             max_error: how far a decoded sub-pixel may be from the original, 0 (lossless) to 127.
+            patches: side in pixels of patches that are coded by themselves, 32, 64, 128, 256 or 512, so that a GPU can
+                decode all of them at once; the smaller, the faster there, and the more bits it costs.
             verify: decode the file again before it is returned, which takes as long as coding it.
 
         Returns:
@@ -90,15 +104,15 @@ class NearLosslessCodec:
 
         Raises:
             TypeError: this is no image.
-            ValueError: the image or `max_error` is out of its range.
+            ValueError: the image, `max_error` or `patches` is out of its range.
             BoundError: what a decoder would make of the file is not within the bound; there is no file then.
         """
         bin_width(max_error)
         picture = to_picture(image)
         self._check_size(picture.height, picture.width)
-        colour = torch.from_numpy(np.array(picture.colour))  # torch refuses read-only ones
+        colour = torch.from_numpy(np.require(picture.colour, requirements="CW"))  # torch takes no others
         lossy, ground = self._write_lossy(picture.colour)
-        streams, decoded = write_residual(self._coder, colour, max_error, ground)
+        streams, decoded = write_picture(self._coder, colour, max_error, ground, patches)
         _check_bound(picture.colour, decoded.numpy(), max_error)
         header = Header(
             channels=picture.channels,
@@ -139,9 +153,10 @@ class NearLosslessCodec:
         bin_width(header.setting)
         lossy, streams = take_apart(sections[Section.IMAGE])
         shape = (header.height, header.width, 1 if header.channels <= 2 else 3)
+        _check_room(streams, shape, header.setting)
         if preview:
             return Picture(colour=self._preview(lossy, shape), **unpack_sides(container))
-        colour = read_residual(self._coder, streams, shape, header.setting, self._read_lossy(lossy, shape)).numpy()
+        colour = read_picture(self._coder, streams, shape, header.setting, self._read_lossy(lossy, shape)).numpy()
         if _crc(colour) != header.check:
             raise ValueError(
                 f"the file is intact, but does not decode here to what was coded: pixels hash to {_crc(colour):08x}, "
@@ -206,11 +221,21 @@ def take_apart(section: bytes) -> tuple[bytes, list[bytes]]:
     return parts[0], parts[1:]
 
 
+def _check_room(streams: Sequence[bytes], shape: tuple[int, int, int], tau: int) -> None:
+    """Refuse a header that asks for more memory and time than the streams can account for."""
+    fewest_bins = -(-256 // bin_width(tau))
+    if sum(most_symbols(len(stream), fewest_bins) for stream in streams) < math.prod(shape):
+        size = sum(map(len, streams))
+        raise ValueError(f"the file is damaged: streams of {size} bytes cannot hold {shape[1]}x{shape[0]} pixels")
+
+
 def _check_bound(original: np.ndarray, decoded: np.ndarray, tau: int) -> None:
-    worst = int(np.abs(original.astype(np.int16) - decoded).max())
+    """Row by row, some at once: differences take more bytes than pixels."""
+    parts = (slice(top, top + BAND_ROWS) for top in range(0, len(original), BAND_ROWS))
+    worst = max(int(np.abs(original[part].astype(np.int16) - decoded[part]).max()) for part in parts)
     if worst > tau:
         raise BoundError(f"a sub-pixel would be decoded {worst} from the original, with a bound of {tau}; tell us")
 
 
 def _crc(colour: UInt8[np.ndarray, "height width colours"]) -> int:
-    return zlib.crc32(np.ascontiguousarray(colour).tobytes())
+    return zlib.crc32(np.ascontiguousarray(colour).data)
