@@ -62,7 +62,9 @@ class NearLosslessCodec:
     ) -> None:
         if max_pixels < 1:
             raise ValueError(f"max_pixels={max_pixels} must be positive")
-        own = copy.deepcopy(network).to(device).eval()
+        own = copy.deepcopy(network).eval()
+        if device is not None:
+            own = own.to(device)
         check_network(own)
         self._identity = weights_identity(network, ENCODER_ONLY)
         on_cpu = own.residual.recipe.device.type == "cpu"

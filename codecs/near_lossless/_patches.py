@@ -1,4 +1,8 @@
-"""A picture cut in square patches, each a picture by itself: all of them can be decoded at once, for some more bits."""
+"""A picture cut in square patches, each a picture by itself: all of them can be decoded at once, for some more bits.
+
+Measured with the bundled weights on crops of 512x512 of four Kodak pictures, files of patches need, against no patches,
+at tau 0, 2 and 5: of 256 pixels a side 0.3, 0.4 and 0.5% more bits, of 128 0.8, 1.2 and 1.5%, of 64 2.0, 3.2 and 3.9%.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,64 @@ from torch.nn import functional as F
 from .._tiles import Box, split
 from ._canvas import BAND_ROWS, Band, reading_canvas, writing_canvas
 from ._context import REACH
-from ._residual_coding import Bands, Ground, Piece, put_band, read_streams, write_streams
+from ._residual_coding import (
+    Bands,
+    Ground,
+    Piece,
+    put_band,
+    read_residual,
+    read_streams,
+    write_residual,
+    write_streams,
+)
 
 PATCH_SIDES = (32, 64, 128, 256, 512)
 """Sides in pixels that files may have."""
 _AT_ONCE = 1 << 21  # pixels: beyond, more at once takes more memory and no less time
 assert max(PATCH_SIDES) <= BAND_ROWS
+
+
+def write_picture(
+    coder: Bands, x: UInt8[Tensor, "height width colours"], tau: int, ground: Ground, patches: int | None = None
+) -> tuple[list[bytes], UInt8[Tensor, "height width colours"]]:
+    """Code a picture; `read_picture` is the inverse.
+
+    Args:
+        coder: of bands and patches.
+        x: original; 1 colour is coded as the first of three equal ones.
+        tau: error bound.
+        ground: what is known before.
+        patches: their side, one of `PATCH_SIDES`; None for bands over the whole width, which see each other.
+
+    Returns:
+        What the file holds of it, and the decoded picture. With patches, the first of the parts is one byte long, and
+        tells the binary logarithm of their side; no stream is that short.
+
+    Raises:
+        ValueError: patches cannot have this side.
+    """
+    if patches is None:
+        return write_residual(coder, x, tau, ground)
+    if patches not in PATCH_SIDES:
+        raise ValueError(f"patches={patches}; their side may be one of {', '.join(map(str, PATCH_SIDES))} pixels")
+    streams, decoded = write_patches(coder, x, tau, ground, patches)
+    return [bytes([patches.bit_length() - 1]), *streams], decoded
+
+
+def read_picture(
+    coder: Bands, parts: Sequence[bytes], shape: tuple[int, int, int], tau: int, ground: Ground
+) -> UInt8[Tensor, "height width colours"]:
+    """Decode a picture, of patches or not, as `parts` say.
+
+    Raises:
+        ValueError: parts are damaged, too few or too many.
+    """
+    if not parts or len(parts[0]) != 1:
+        return read_residual(coder, parts, shape, tau, ground)
+    side = 1 << min(parts[0][0], 10)
+    if side not in PATCH_SIDES:
+        raise ValueError(f"the file is damaged: patches of 2^{parts[0][0]} pixels a side")
+    return read_patches(coder, parts[1:], shape, tau, ground, side)
 
 
 def write_patches(
