@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 import maskdecay as md
 
 _FEWEST, _MOST = 4, 64  # batches whose gradients tell which channels matter; a tenth of the decay's steps in between
 _NEST = "decay"
+IMPORTANCES = ("fisher", "weight_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSettings:
+    """How a trained network becomes a student by mask decay; a codec's own class says what gives the widths.
+
+    Args:
+        plan: a `md.Plan` as JSON.
+        macs: share of the teacher's multiply-accumulates that is kept.
+        loss: kind of `md.sparsity_loss`.
+        strength: factor on it.
+        decay_share: of the training in floats, spent while masks decay; the rest is fine-tuning.
+        importance: by which channels are chosen, one of `IMPORTANCES`; see `md.Masks.scores`.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    plan: str | None = None
+    macs: float | None = None
+    loss: str = "evc"
+    strength: float = 1.0
+    decay_share: float = 0.5
+    importance: str = "fisher"
+
+    def __post_init__(self) -> None:
+        if self.macs is not None and not 0 < self.macs <= 1:
+            raise ValueError(f"macs={self.macs} must be a share in (0, 1]")
+        if self.importance not in IMPORTANCES:
+            raise ValueError(f"importance={self.importance!r} is none of {', '.join(IMPORTANCES)}")
+        if not 0 < self.decay_share < 1 or self.strength < 0:
+            raise ValueError(
+                f"decay_share={self.decay_share} must lie in (0, 1) and strength={self.strength} not be negative"
+            )
 
 
 class DecaySteps:
@@ -34,11 +71,6 @@ class DecaySteps:
         while self.taken < self.steps:
             self._take()
 
-    def finish(self) -> None:
-        """Let what is left go to zero."""
-        while not self.decay.done:
-            self._take()
-
     @property
     def left(self) -> int:
         """How many channels that go are not yet at zero."""
@@ -59,6 +91,42 @@ class DecaySteps:
     def _take(self) -> None:
         self.taken += 1
         self.decay.step()
+
+
+class Decaying(DecaySteps):
+    """Masks in a network, and their decay.
+
+    Args:
+        network: a trained network; gets masks.
+        plan: of its student.
+        config: how hard masks are pulled, and what chooses the channels.
+        steps: that the stage will have; an estimate where seconds end it.
+        observe: shows the masks gradients, by which channels may be chosen.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        plan: md.Plan,
+        config: StudentSettings,
+        steps: int,
+        observe: Callable[[md.Masks], object],
+    ) -> None:
+        self.network: Any = network
+        self.masks = md.insert_masks(network, plan)
+        if config.importance == "fisher":
+            observe(self.masks)
+        decay = md.MaskDecay(
+            self.masks, steps=steps, loss=config.loss, strength=config.strength, importance=config.importance
+        )
+        network.zero_grad(set_to_none=True)
+        super().__init__(decay, steps)
+
+    def shrink(self, example: Any) -> Any:
+        """What is left goes to zero, and dead channels go; the student is proven equal on an example."""
+        while not self.decay.done:
+            self._take()
+        return md.shrink(self.network, self.masks, example_inputs=example)
 
 
 def observed_batches(steps: int) -> int:

@@ -67,6 +67,9 @@ class TrainLoop(ABC):
         after_step: called after every optimiser step (not after a skipped one), for example to decay masks.
     """
 
+    newest = False
+    """Whether only the newest part of the network learns."""
+
     def __init__(
         self,
         network: nn.Module,
@@ -86,7 +89,7 @@ class TrainLoop(ABC):
             optimizer, config.steps, config.seconds, config.warmup, config.final_learning_rate, self._clock()
         )
         self.average = Average(network, config.ema) if config.ema else None
-        self.clip = config.clip
+        self.config: Any = config
         self.skipped = self.in_a_row = 0
         masks = {id(mask) for mask in mask_parameters(network)}
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -143,7 +146,7 @@ class TrainLoop(ABC):
         Masks stay out of it: a sparsity loss on hundreds of masks has a larger gradient than the task, and the
         weights would stand still while masks decay.
         """
-        norm = nn.utils.clip_grad_norm_(self._weights, self.clip)
+        norm = nn.utils.clip_grad_norm_(self._weights, self.config.clip)
         gradients = [mask.grad for mask in self._masks if mask.grad is not None]
         return norm + 0 * nn.utils.get_total_norm(gradients) if gradients else norm
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 from maskdecay.codecs._train_checkpoint import Checkpoints
+from maskdecay.codecs._train_hooks import Hooks
 from maskdecay.codecs.evc import EVC, SCALABLE_PRESETS, ScalableEVC, TrainConfig
 from maskdecay.codecs.evc._presets import build_seeded
 from maskdecay.codecs.evc._students import StudentConfig, example_for
 from maskdecay.codecs.evc._train_growth import load_base
-from maskdecay.codecs.evc._train_hooks import Hooks
 from maskdecay.codecs.evc._train_stages import train_stages
 from safetensors.torch import load_file, save_file
 from slimmed import Slimmed, plan_levels, rank_channels

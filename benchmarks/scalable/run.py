@@ -26,8 +26,8 @@ import typer
 from arms import Lab, add_preset, set_seed, train_arm
 from judge import judge, time_encoders
 from maskdecay.codecs._images import load_folder
+from maskdecay.codecs._train_hooks import TrainingStopped
 from maskdecay.codecs.evc import TrainConfig, load_network
-from maskdecay.codecs.evc._train_hooks import TrainingStopped
 from report import write_report
 
 if sys.version_info >= (3, 11):

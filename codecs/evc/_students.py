@@ -10,41 +10,29 @@ from torch import Tensor, nn
 
 import maskdecay as md
 
+from .._train_decay import StudentSettings
 from ._network import EVC
 from ._presets import build_preset, build_seeded
 from ._scalable import ScalableEVC
 
-IMPORTANCES = ("fisher", "weight_norm")
 _PRIORS = ("hyper_*", "y_*")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentConfig:
+class StudentConfig(StudentSettings):
     """A student made from a trained network by mask decay; one of `preset`, `plan` and `macs`, or `priors` alone.
 
     Args:
         preset: whose widths the encoder and the decoder get (the priors too, unless `priors` says otherwise); its
             latents are the teacher's. A scalable one also says how many encoders there will be.
-        plan: a `md.Plan` as JSON.
-        macs: share of the teacher's multiply-accumulates that is kept.
         priors: share of the widths inside the priors that is kept.
-        loss: kind of `md.sparsity_loss`.
-        strength: factor on it.
-        decay_share: of the training with float priors, spent while masks decay; the rest is fine-tuning.
-        importance: by which channels are chosen, one of `IMPORTANCES`; see `md.Masks.scores`.
 
     Raises:
         ValueError: widths are not given exactly once, or a value is out of range.
     """
 
     preset: str | None = None
-    plan: str | None = None
-    macs: float | None = None
     priors: float | None = None
-    loss: str = "evc"
-    strength: float = 1.0
-    decay_share: float = 0.5
-    importance: str = "fisher"
 
     def __post_init__(self) -> None:
         given = [name for name in ("preset", "plan", "macs") if getattr(self, name) is not None]
@@ -54,16 +42,9 @@ class StudentConfig:
             raise ValueError("a plan tells the priors' widths already; leave priors out")
         if self.priors is not None and self.macs is not None:
             raise ValueError("a budget of MACs narrows the priors already; leave priors out")
-        for name in ("macs", "priors"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise ValueError(f"{name}={value} must be a share in (0, 1]")
-        if self.importance not in IMPORTANCES:
-            raise ValueError(f"importance={self.importance!r} is none of {', '.join(IMPORTANCES)}")
-        if not 0 < self.decay_share < 1 or self.strength < 0:
-            raise ValueError(
-                f"decay_share={self.decay_share} must lie in (0, 1) and strength={self.strength} not be negative"
-            )
+        if self.priors is not None and not 0 < self.priors <= 1:
+            raise ValueError(f"priors={self.priors} must be a share in (0, 1]")
+        super().__post_init__()
 
 
 def count_student_encoders(config: StudentConfig | None) -> int | None:

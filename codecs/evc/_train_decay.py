@@ -9,8 +9,8 @@ from torch import Tensor
 
 import maskdecay as md
 
+from .. import _train_decay
 from .._crops import CropSampler
-from .._train_decay import DecaySteps
 from .._train_processes import Processes
 from ._network import EVC
 from ._rates import MAX_RATE
@@ -19,30 +19,17 @@ from ._train_config import TrainConfig
 from ._train_objective import Objective
 
 
-class Decaying(DecaySteps):
-    """Masks in a network, and their decay.
+class Decaying(_train_decay.Decaying):
+    """As that of `_train_decay`, with the plan of a student."""
 
-    Args:
-        network: a trained network with float priors; gets masks.
-        config: which student, and how hard masks are pulled.
-        steps: that the stage will have; an estimate where seconds end it.
-        observe: shows the masks gradients, by which channels may be chosen.
-    """
+    network: EVC
 
     def __init__(self, network: EVC, config: StudentConfig, steps: int, observe: Callable[[md.Masks], object]) -> None:
-        self.network, self.masks = network, md.insert_masks(network, plan_student(network, config))
-        if config.importance == "fisher":
-            observe(self.masks)
-        decay = md.MaskDecay(
-            self.masks, steps=steps, loss=config.loss, strength=config.strength, importance=config.importance
-        )
-        network.zero_grad(set_to_none=True)
-        super().__init__(decay, steps)
+        super().__init__(network, plan_student(network, config), config, steps, observe)
 
     def student(self) -> EVC:
         """What is left goes to zero, and dead channels go; the student is proven equal to the masked network."""
-        self.finish()
-        return md.shrink(self.network, self.masks, example_inputs=example_for(self.network))
+        return self.shrink(example_for(self.network))
 
 
 def observe_channels(

@@ -15,11 +15,11 @@ from torch import nn
 import maskdecay as md
 
 from .._train_decay import DecaySteps
+from .._train_plan import Stage
 from .._train_state import State
 from ._network import EVC
 from ._scalable import ScalableEVC, count_encoders
 from ._students import StudentConfig, example_for, plan_encoder
-from ._train_plan import Stage
 
 
 @runtime_checkable

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .._command_options import command_line, flag, settings_of
 
 if TYPE_CHECKING:
     from ._students import StudentConfig
@@ -22,7 +23,7 @@ _NOT_SETTINGS = {
     *("folder", "output", "overwrite", "resume", "checkpoint_every", "validate", "validate_every", "log"),
     *("device", "threads"),
 }
-_NOT_RECORDED = {"resume", "overwrite"}
+_NOT_RECORDED = {"folder", "resume", "overwrite"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ class TrainOptions:
         for name in ("minutes", "lr", "trunk_share", "checkpoint_every", "validate_every"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{_flag(name)} {value} must be a positive number")
+                raise ValueError(f"{flag(name)} {value} must be a positive number")
         return TrainConfig(
             steps=self.steps,
             seconds=None if self.minutes is None else 60 * self.minutes,
@@ -158,20 +159,8 @@ class TrainOptions:
 
     def settings(self) -> dict[str, Any]:
         """What must be the same in a training that goes on, for JSON."""
-        found = {_flag(name): value for name, value in asdict(self).items() if name not in _NOT_SETTINGS}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
+        return settings_of(self, _NOT_SETTINGS)
 
     def command(self) -> str:
         """The command with all its settings, whatever the defaults of other releases."""
-        words = ["maskdecay", "evc", "train", str(self.folder)]
-        for field in fields(self):
-            name, value = field.name, getattr(self, field.name)
-            if value is False:
-                words += ["--no-exact"] if name == "exact" else []
-            elif value is not None and name != "folder" and name not in _NOT_RECORDED:
-                words += [_flag(name)] if value is True else [_flag(name), str(value)]
-        return shlex.join(words)
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+        return command_line(["maskdecay", "evc", "train", str(self.folder)], self, _NOT_RECORDED)

@@ -14,6 +14,8 @@ from torch import Tensor
 import maskdecay as md
 
 from .._train_decay import DecaySteps, observed_batches
+from .._train_hooks import Hooks, Part, StageSteps
+from .._train_plan import Kind, stage_config
 from .._train_processes import Processes
 from .._train_state import State, restore_loop
 from ._exact import exact_priors, is_exact, seal
@@ -23,10 +25,9 @@ from ._students import StudentConfig, count_student_encoders, narrows, plan_stud
 from ._train_config import TrainConfig
 from ._train_decay import Decaying, observe_channels
 from ._train_growth import Growth, load_base
-from ._train_hooks import Hooks, Part, StageSteps
 from ._train_loop import Loop
 from ._train_pace import expected_steps
-from ._train_plan import Kind, plan_stages, stage_config
+from ._train_plan import plan_stages
 from ._train_progress import Teller
 from ._typical_crops import typical_crops
 

@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import inspect
 import signal
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .._command_options import takes_options
 from ._train_options import DEFAULT_PRESET, TrainOptions
 from ._train_show import Shown, clock, figures, progress, say, tell
 
 if TYPE_CHECKING:
     from .._stop_signals import StopSignals
+    from .._train_hooks import Hooks
     from .._train_processes import Processes
     from .._training_images import TrainingImages
     from ._network import EVC
-    from ._train_hooks import Hooks
     from ._train_stages import Trained
 
 _SUFFIX = ".safetensors"
 _TERMINATED = 128 + signal.SIGTERM
 
 
-def _takes_options(command: Callable[[TrainOptions], None]) -> Callable[..., None]:
-    """A function with one parameter per option, as typer wants it."""
-
-    def run(**given: Any) -> None:
-        command(TrainOptions(**given))
-
-    hints = get_type_hints(TrainOptions, include_extras=True)
-    parameters = [
-        parameter.replace(annotation=hints[name])
-        for name, parameter in inspect.signature(TrainOptions).parameters.items()
-    ]
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = hints
-    return run
-
-
-@_takes_options
+@takes_options(TrainOptions)
 def train(options: TrainOptions) -> None:
     """Train a codec on a folder of images, at all rates at once, for some --minutes or --steps.
 
@@ -55,7 +37,7 @@ def train(options: TrainOptions) -> None:
     """
     from .._folders import one_line
     from .._stop_signals import StopSignals
-    from ._train_hooks import TrainingStopped
+    from .._train_hooks import TrainingStopped
 
     signals = StopSignals()
     try:
@@ -157,8 +139,8 @@ def _hooks(
 ) -> Hooks:
     from .._train_board import Board
     from .._train_checkpoint import Checkpoints
+    from .._train_hooks import Hooks
     from .._training_images import read_training_images
-    from ._train_hooks import Hooks
     from ._train_watch import Watch
 
     settings = {**options.settings(), "images": images.manifest()["sha256"]}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .._train_plan import Kind, Stage, student_stages
+
 OPTIMIZERS = ("adamw", "muon")
 
 
@@ -12,7 +14,7 @@ class TrainConfig:
     """How to train; at least one of `steps` and `seconds` ends it, whichever comes first.
 
     Args:
-        steps: optimiser steps, of both stages together.
+        steps: optimiser steps, of all stages together.
         seconds: time box, wall clock; the learning rate then follows the clock.
         batch: pixels per step.
         optimizer: "adamw", or "muon" for AdamW with Muon on matrices inside the network.
@@ -61,12 +63,22 @@ class TrainConfig:
             raise ValueError(f"distortion={self.distortion} may not be negative")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer={self.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
-        if self.steps is not None and self.steps < 2:
-            raise ValueError(f"steps={self.steps}: the two stages need one each at least")
 
-    def stage(self, exact: bool) -> tuple[int | None, float | None, float]:
-        """Steps, seconds and learning rate of a stage."""
-        share = self.exact_share if exact else 1 - self.exact_share
-        steps = None if self.steps is None else max(1, round(self.steps * share))
-        seconds = None if self.seconds is None else self.seconds * share
-        return steps, seconds, self.learning_rate * (self.exact_rate if exact else 1)
+
+def plan_stages(config: TrainConfig, decay_share: float | None = None) -> tuple[Stage, ...]:
+    """List the stages of a training.
+
+    Args:
+        config: whose `exact_share` goes to the last one.
+        decay_share: of the part in floats, spent while masks decay; None makes no student.
+    """
+    floats = 1 - config.exact_share
+    if decay_share is None:
+        stages = [Stage(name="training in floats", kind=Kind.TRAIN, share=floats, warmup=True)]
+    else:
+        stages = student_stages(floats, decay_share)
+    if config.exact_share:
+        rate = config.exact_rate
+        name = "fine-tuning in integers"
+        stages.append(Stage(name=name, kind=Kind.EXACT, share=config.exact_share, learning_rate=rate, warmup=True))
+    return tuple(stages)

@@ -1,17 +1,18 @@
-"""One stage of a training, which can stop after any step and go on from its state as if it had not."""
+"""Steps of a training: the bits of random pixels, or of random crops where there is a lossy stage."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from .._average import Average
 from .._muon import Muon
-from .._schedule import Schedule
+from .._train_loop import TrainLoop
+from .._train_processes import Processes
 from ._joint import JointCosts, JointObjective, JointSampler
 from ._network import NearLossless
 from ._objective import Objective
@@ -20,7 +21,7 @@ from ._train_config import TrainConfig
 
 _SMALLEST_SIDE = 8  # of Muon's matrices
 _TRUNKS = ("lossy.enc.", "lossy.dec.")
-_MAX_SKIPPED_IN_A_ROW = 50
+_RANK_SEEDS = 1_000_003  # between the seeds of two processes, so that they draw other pixels
 
 
 class TrainStep(NamedTuple):
@@ -28,121 +29,141 @@ class TrainStep(NamedTuple):
 
     stage: str
     step: int
+    """Of the stage, counted from 1."""
     fraction: float
     """Share of the stage that is done."""
     bpsp: float
     """Of the batch, at its random taus."""
     seconds_left: float
     """Of the stage."""
+    learning_rate: float
+    """Of the first parameter group, in this step."""
+    gradient_norm: float
+    """Of all parameters but masks, before clipping."""
 
 
-class Loop:
+@runtime_checkable
+class Sampler(Protocol):
+    """Draws what a step is trained on."""
+
+    def batch(self, count: int) -> Any:
+        """About `count` pixels."""
+        ...
+
+
+class Source:
+    """Draws batches on a device, the same ones again after the same seed.
+
+    Args:
+        network: what they are for.
+        images: RGB, 8 bits.
+        processes: of which each draws its own.
+    """
+
+    def __init__(self, network: NearLossless, images: Sequence[UInt8[Tensor, "3 _ _"]], processes: Processes) -> None:
+        self.processes, device = processes, processes.device
+        self._sampler: Sampler
+        if network.lossy is None:
+            self.generator = torch.Generator(device)
+            with computing_on(device):  # the sampler's own tensors go where the default device is
+                self._sampler = PixelSampler([image.to(device) for image in images], self.generator)
+        else:
+            self.generator = torch.Generator()
+            self._sampler = JointSampler(images, self.generator)
+        self._on_device = network.lossy is None
+
+    def seed(self, seed: int) -> None:
+        """Begin anew."""
+        self.generator.manual_seed(seed + _RANK_SEEDS * self.processes.rank)
+
+    def batch(self, count: int) -> Any:
+        """Draw about `count` pixels."""
+        device = self.processes.device
+        if self._on_device:
+            with computing_on(device):
+                return self._sampler.batch(count)
+        drawn = self._sampler.batch(count)
+        return type(drawn)(*(part.to(device) for part in drawn))
+
+
+class Loop(TrainLoop):
     """Trains a network in place.
 
     Args:
-        network: exact or not.
-        images: RGB, 8 bits.
-        config: of the whole training.
-        exact: which stage this is.
+        network: exact or not, masked or not.
+        source: of batches.
+        config: of the stage.
+        stage: its name.
+        extra_loss: see `TrainLoop`.
+        after_step: see `TrainLoop`.
     """
 
+    network: NearLossless
+
     def __init__(
-        self, network: NearLossless, images: Sequence[UInt8[Tensor, "3 _ _"]], config: TrainConfig, exact: bool
+        self,
+        network: NearLossless,
+        source: Source,
+        config: TrainConfig,
+        stage: str,
+        *,
+        extra_loss: Callable[[], Tensor] | None = None,
+        after_step: Callable[[], object] | None = None,
     ) -> None:
-        self.network, self.config, self.exact = network, config, exact
-        self.generator = torch.Generator().manual_seed(config.seed + exact)
-        self.sampler: PixelSampler | JointSampler
-        self.objective: Callable[[Any], JointCosts]
-        if network.lossy is None:
-            self.sampler, self.objective = PixelSampler(images, self.generator), _residual_costs(network)
-        else:
-            self.sampler = JointSampler(images, self.generator)
-            self.objective = JointObjective(network, config.distortion)
-        steps, seconds, rate = config.stage(exact)
-        self.optimizer = _optimizer(network, config.optimizer, rate, config.trunk_share)
-        self.schedule = Schedule(self.optimizer, steps, seconds, config.warmup, config.final_learning_rate)
-        self.average = Average(network, config.ema) if config.ema else None
-        self.skipped = self.in_a_row = 0
-        self.network.train()
-
-    @property
-    def done(self) -> bool:
-        """Whether the stage is at its end."""
-        return self.schedule.done
-
-    def step(self) -> TrainStep:
-        """Do one step.
-
-        Raises:
-            RuntimeError: loss or gradients were not finite in 50 steps in a row.
-        """
-        self.schedule.apply()
-        self.optimizer.zero_grad(set_to_none=True)
-        costs = self.objective(self.sampler.batch(self.config.batch))
-        costs.loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-            self.in_a_row = 0
-            if self.average is not None:
-                self.average.update()
-        else:
-            self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-            if self.in_a_row >= _MAX_SKIPPED_IN_A_ROW:
-                raise RuntimeError(f"loss or gradients were not finite in the last {self.in_a_row} steps")
-        self.schedule.advance()
-        return TrainStep(
-            "exact" if self.exact else "float",
-            self.schedule.step,
-            self.schedule.fraction,
-            float(costs.residual.detach() + costs.lossy.detach()),
-            self.schedule.seconds_left,
+        self.source, self.stage = source, stage
+        self.objective = source.processes.wrap(objective_of(network, config))
+        super().__init__(
+            network,
+            _optimizer(network, config.optimizer, config.learning_rate, config.trunk_share),
+            config,
+            generator=source.generator,
+            processes=source.processes,
+            extra_loss=extra_loss,
+            after_step=after_step,
         )
 
-    def finish(self) -> None:
-        """Give the network its average, if there is one, and put it in evaluation mode."""
-        if self.average is not None:
-            self.average.put()
-        self.network.eval()
+    def costs(self) -> JointCosts:
+        """Of a batch."""
+        batch = self.source.batch(self.config.batch)
+        with computing_on(self.processes.device):
+            return self.objective(batch)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that `restore` needs, as tensors and as JSON."""
-        tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{name}": value for name, value in values.items()}
-        if self.average is not None:
-            tensors |= {f"average/{name}": value for name, value in self.average.values.items()}
-        tensors["random"] = self.generator.get_state()
-        facts = {"step": self.schedule.step, "seconds": self.schedule.seconds, "skipped": self.skipped}
-        facts["updates"] = 0 if self.average is None else self.average.updates
-        return {name: value.detach().clone() for name, value in tensors.items()}, facts
-
-    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take up the state of a loop that was built the same way."""
-        self.network.load_state_dict(_within(tensors, "network/"))
-        own, moments = self.optimizer.state_dict(), {}
-        for name, value in _within(tensors, "optimizer/").items():
-            index, key = name.split("/")
-            moments.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({"state": moments, "param_groups": own["param_groups"]})
-        if self.average is not None:
-            self.average.updates = facts["updates"]
-            for name, value in _within(tensors, "average/").items():
-                self.average.values[name].copy_(value)
-        self.generator.set_state(tensors["random"])
-        self.schedule.go_on(facts["step"], facts["seconds"])
-        self.skipped = facts["skipped"]
+    def describe(self, costs: JointCosts, norm: Tensor) -> TrainStep:
+        """In figures."""
+        bpsp, size = torch.stack([costs.residual.detach() + costs.lossy.detach(), norm.detach()]).tolist()
+        schedule = self.schedule
+        return TrainStep(
+            stage=self.stage,
+            step=schedule.step,
+            fraction=schedule.fraction,
+            bpsp=bpsp,
+            seconds_left=schedule.seconds_left,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            gradient_norm=size,
+        )
 
 
-def _residual_costs(network: NearLossless) -> Callable[[Samples], JointCosts]:
+class ResidualObjective(nn.Module):
     """Without a lossy stage, residual bits are all there is."""
-    objective = Objective(network.residual)
 
-    def costs(samples: Samples) -> JointCosts:
-        bits = objective(samples).mean()
+    def __init__(self, network: NearLossless) -> None:
+        super().__init__()
+        self.objective = Objective(network.residual)
+
+    def forward(self, samples: Samples) -> JointCosts:
+        """Mean bits per sub-pixel."""
+        bits = self.objective(samples).mean()
         return JointCosts(bits, bits, torch.zeros_like(bits))
 
-    return costs
+
+def objective_of(network: NearLossless, config: TrainConfig) -> nn.Module:
+    """What a training minimises; gives `JointCosts`."""
+    return ResidualObjective(network) if network.lossy is None else JointObjective(network, config.distortion)
+
+
+def computing_on(device: torch.device) -> AbstractContextManager[object]:
+    """Let new tensors come to life on a device; on the CPU they do anyway."""
+    return nullcontext() if device.type == "cpu" else device
 
 
 def _optimizer(network: NearLossless, kind: str, rate: float, trunk_share: float) -> torch.optim.Optimizer:
@@ -161,7 +182,3 @@ def _optimizer(network: NearLossless, kind: str, rate: float, trunk_share: float
     if kind == "adamw":
         return torch.optim.AdamW(found, lr=rate, weight_decay=0.0, fused=True)
     return Muon([*found, {"params": groups["matrices"], "muon": True}], lr=rate, fused=True)
-
-
-def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

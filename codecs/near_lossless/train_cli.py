@@ -2,137 +2,144 @@
 
 from __future__ import annotations
 
-import sys
+import signal
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .._command_options import takes_options
+from ._train_options import TrainOptions
+
 if TYPE_CHECKING:
+    from .._stop_signals import StopSignals
+    from .._train_processes import Processes
+    from .._training_images import TrainingImages
     from ._network import NearLossless
-    from ._train_config import TrainConfig
+    from ._train import Hooks
     from ._train_loop import TrainStep
+    from ._train_watch import Validation
 
 _SUFFIX = ".safetensors"
+_TERMINATED = 128 + signal.SIGTERM
 _TOLD = 20  # lines, of each stage
-_VALIDATED_TAUS = (0, 1, 2, 3, 4, 5)
 
 
-def train(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of images.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="A .safetensors file.")],
-    minutes: Annotated[float | None, typer.Option(help="Time box.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
-    start: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights in floats to go on from.")] = None,
-    float_output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the weights in floats too, for later trainings.")
-    ] = None,
-    width: Annotated[int, typer.Option(min=1, help="Of the trunk.")] = 96,
-    blocks: Annotated[int, typer.Option(min=0, help="Residual blocks in the trunk.")] = 1,
-    inner: Annotated[int, typer.Option(min=1, help="Width inside a block.")] = 48,
-    head: Annotated[int, typer.Option(min=1, help="Hidden width of each colour's head.")] = 32,
-    components: Annotated[int, typer.Option(min=1, help="Logistics in a mixture.")] = 5,
-    features: Annotated[
-        int, typer.Option(min=0, help="Of a lossy stage, which 0 leaves out; its widths are the default ones.")
-    ] = 0,
-    distortion: Annotated[float, typer.Option(help="Weight of the lossy picture's squared error.")] = 0.01,
-    batch: Annotated[int, typer.Option(min=1, help="Pixels per step.")] = 4096,
-    optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
-    learning_rate: Annotated[float, typer.Option(help="Peak.")] = 3e-3,
-    ema: Annotated[float, typer.Option(help="Averaging of weights; 0 is none.")] = 0.999,
-    exact_share: Annotated[float, typer.Option(help="Of the training, in exact integers.")] = 0.15,
-    seed: Annotated[int, typer.Option(help="Of weights and samples.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
-    validate: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Tell bits on these at the end.")] = None,
-    checkpoint_every: Annotated[float, typer.Option(help="Minutes between checkpoints, in OUT.checkpoint.")] = 2.0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT.checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT and its checkpoint.")] = False,
-) -> None:
+@takes_options(TrainOptions)
+def train(options: TrainOptions) -> None:
     """Train a codec on a folder of images, for all error bounds at once, for some --minutes or --steps.
 
     `maskdecay near-lossless encode --model OUT` takes the weights. A training
-    that was stopped or killed goes on with --resume and the same options.
+    that was stopped or killed goes on with --resume and the same options. With
+    --start TEACHER and --macs SHARE, the teacher's masks decay until a narrower
+    network is left.
     """
     from .._folders import one_line
     from .._stop_signals import StopSignals
-    from ._lossy import PICTURE, LossyConfig
-    from ._residual import ResidualConfig
-    from ._train import Hooks, TrainingStopped
-    from ._train_config import TrainConfig
+    from ._train import TrainingStopped
 
-    signals, checkpoint = StopSignals(), Path(f"{output}.checkpoint")
+    signals = StopSignals()
     try:
-        _check_outputs(output, checkpoint, resume=resume, overwrite=overwrite)
-        config = TrainConfig(
-            steps=steps,
-            seconds=None if minutes is None else 60 * minutes,
-            batch=batch,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            ema=ema,
-            distortion=distortion,
-            exact_share=exact_share,
-            seed=seed,
-        )
-        lossy = LossyConfig(features=features) if features else None
-        prior = features + PICTURE if features else 0
-        shape = ResidualConfig(width=width, blocks=blocks, inner=inner, head=head, components=components, prior=prior)
-        record: dict[str, Any] = {"command": " ".join(["maskdecay", *sys.argv[1:]]), "threads": threads}
-        hooks = Hooks(
-            checkpoint=checkpoint,
-            resume=resume,
-            every=60 * checkpoint_every,
-            stops=signals,
-            on_step=_Told(),
-            on_float=lambda network: None if float_output is None else _save_float(network, float_output, record),
-        )
         with signals:
-            _run(folder, output, start, (shape, lossy), config, hooks, validate, record)
-        checkpoint.unlink(missing_ok=True)
+            _run(options, signals)
     except TrainingStopped as stop:
-        _say(f"{stop}; --resume goes on, {output} was not written")
-        raise typer.Exit(130) from stop
-    except (ValueError, OSError, RuntimeError, OverflowError) as error:
+        _say(f"{stop}; --resume goes on, {options.output} was not written")
+        raise typer.Exit(_TERMINATED if signals.caught == signal.SIGTERM else 130) from stop
+    except (ValueError, OSError, RuntimeError, OverflowError, ImportError) as error:
         _say(one_line(error))
         raise typer.Exit(2) from error
 
 
-def _run(
-    folder: Path,
-    output: Path,
-    start: Path | None,
-    shapes: tuple[Any, Any],
-    config: TrainConfig,
-    hooks: Any,
-    validate: Path | None,
-    record: dict[str, Any],
-) -> None:
+def _run(options: TrainOptions, signals: StopSignals) -> None:
+    from .._train_processes import Processes
+    from .._training_images import read_training_images
+    from ._joint import CROP
+    from ._train import train as run_training
+
+    checkpoint = Path(f"{options.output}.checkpoint")
+    _check_outputs(options, checkpoint)
+    config, student = options.config(), options.student()
+    record = _prepare(options)
+    processes = Processes(options.device)
+    try:
+        network = options.build()
+        images = read_training_images(options.folder, 7 if network.lossy is None else CROP)
+        record["data"] = images.manifest()
+        hooks = _hooks(options, images, checkpoint, processes, record, signals)
+        trained = run_training(network, images.images, config, hooks, student=student, processes=processes)
+        if processes.first:
+            _finish(options, trained, hooks, record)
+            _remove(checkpoint)
+    finally:
+        processes.close()
+
+
+def _prepare(options: TrainOptions) -> dict[str, Any]:
+    """Set the threads, check that the device is there, and tell what the machine is, for the record."""
     import torch
 
-    from .._training_images import read_training_images
-    from ._joint import CROP, estimate_joint
-    from ._network import NearLossless, is_exact_network
-    from ._objective import estimate
-    from ._train import train as run_training
-    from ._weights import load_network, save_network
+    from ...profiling._environment import environment_of, find_device
+    from ...profiling._inputs import ProfilingError
 
-    torch.set_num_threads(record["threads"])
-    images = read_training_images(folder, 7 if shapes[1] is None else CROP)
-    torch.manual_seed(config.seed)
-    network = NearLossless(*shapes) if start is None else load_network(start)
-    if is_exact_network(network):
-        raise ValueError(f"{start} computes in integers already; give weights in floats (--float-output)")
-    record |= {"torch": torch.__version__, "data": images.manifest(), "macs": network.residual.macs()}
-    trained = run_training(network, images.images, config, hooks)
-    if validate is not None:
-        bits = estimate_joint if trained.lossy is not None else lambda whole, *given: estimate(whole.residual, *given)
-        pictures = read_training_images(validate, 7).images
-        found = {tau: round(bits(trained, pictures, tau), 4) for tau in _VALIDATED_TAUS}
-        record["validation"] = {"folder": validate.resolve().name, "bpsp": found}
-        _say("validation, bits per sub-pixel: " + ", ".join(f"{bits} at {tau}" for tau, bits in found.items()))
-    identity = save_network(trained, output, record)
-    typer.echo(f"{output}: weights {identity}, {record['macs']} MACs per pixel")
+    torch.set_num_threads(options.threads)
+    try:
+        found = environment_of(find_device(options.device))
+    except ProfilingError as error:
+        raise ValueError(str(error)) from error
+    return {"command": options.command(), "threads": options.threads, "machine": str(found), "torch": torch.__version__}
+
+
+def _hooks(
+    options: TrainOptions,
+    images: TrainingImages,
+    checkpoint: Path,
+    processes: Processes,
+    record: dict[str, Any],
+    signals: StopSignals,
+) -> Hooks:
+    from .._train_board import Board
+    from .._training_images import read_training_images
+    from ._exact import count_macs
+    from ._train import Hooks
+    from ._train_watch import Watch, validation_crops
+    from ._weights import save_network
+
+    def on_float(network: NearLossless) -> None:
+        if options.float_output is not None and processes.first:
+            save_network(network, options.float_output, {**record, "macs": count_macs(network.residual)})
+
+    if options.overwrite and processes.first:
+        _remove(checkpoint)
+    watch = None
+    if processes.first and (options.validate is not None or options.log is not None):
+        pictures = () if options.validate is None else read_training_images(options.validate, 7).images
+        board = None if options.log is None else Board(options.log)
+        watch = Watch(validation_crops(pictures), every=60 * options.validate_every, board=board, told=_tell_validation)
+    return Hooks(
+        checkpoint=checkpoint,
+        resume=options.resume,
+        every=60 * options.checkpoint_every,
+        settings={**options.settings(), "images": images.manifest()["sha256"]},
+        stops=signals,
+        watch=watch,
+        on_step=_Told() if processes.first else lambda _: None,
+        on_float=on_float,
+    )
+
+
+def _finish(options: TrainOptions, trained: NearLossless, hooks: Hooks, record: dict[str, Any]) -> None:
+    """Write the weights, and only then look at them: what was found goes into the file too."""
+    from ._exact import count_macs
+    from ._weights import save_network
+
+    record["macs"] = count_macs(trained.residual)
+    identity = save_network(trained, options.output, record)
+    if hooks.watch is not None:
+        hooks.watch.finish(trained, *hooks.watch.seen)
+        record["validation"] = hooks.watch.record()
+        save_network(trained, options.output, record)
+    typer.echo(f"{options.output}: weights {identity}, {record['macs']} MACs per pixel")
 
 
 class _Told:
@@ -143,34 +150,43 @@ class _Told:
 
     def __call__(self, now: TrainStep) -> None:
         if now.stage != self.stage:
-            self.stage, self.next = now.stage, 1 / _TOLD
+            self.stage, self.next, self.total, self.count = now.stage, 1 / _TOLD, 0.0, 0
         self.total, self.count = self.total + now.bpsp, self.count + 1
         if now.fraction >= self.next:
             left = timedelta(seconds=round(now.seconds_left))
             mean = self.total / self.count
             _say(f"{now.stage}, {now.fraction:.0%}: step {now.step}, {mean:.4f} bpsp, {left} left")
-            self.next += 1 / _TOLD
+            self.next = (int(now.fraction * _TOLD) + 1) / _TOLD
             self.total, self.count = 0.0, 0
 
 
-def _save_float(network: NearLossless, path: Path, record: dict[str, Any]) -> None:
-    from ._weights import save_network
-
-    save_network(network, path, record)
+def _tell_validation(found: Validation) -> None:
+    _say(f"validation, {found.stage}, step {found.step}, bits per sub-pixel: {found}")
 
 
-def _check_outputs(output: Path, checkpoint: Path, *, resume: bool, overwrite: bool) -> None:
+def _check_outputs(options: TrainOptions, checkpoint: Path) -> None:
     """Find out before hours of work, not after them, that weights could not be written."""
-    if output.suffix != _SUFFIX:
-        raise ValueError(f"{output} must end in {_SUFFIX}")
-    if not output.parent.is_dir():
-        raise ValueError(f"there is no folder {output.parent} to write {output.name} to")
-    if resume and overwrite:
+    for path in (options.output, options.float_output):
+        if path is not None and path.suffix != _SUFFIX:
+            raise ValueError(f"{path} must end in {_SUFFIX}")
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"there is no folder {path.parent} to write {path.name} to")
+    if options.resume and options.overwrite:
         raise ValueError("--resume and --overwrite exclude each other: one goes on, the other starts anew")
-    if output.exists() and not (overwrite or resume):
-        raise ValueError(f"{output} is there already; give --overwrite")
-    if checkpoint.exists() and not (overwrite or resume):
+    if options.output.exists() and not (options.overwrite or options.resume):
+        raise ValueError(f"{options.output} is there already; give --overwrite")
+    if checkpoint.exists() and not (options.overwrite or options.resume):
         raise ValueError(f"{checkpoint} is there already, of a training that was stopped; give --resume or --overwrite")
+
+
+def _remove(checkpoint: Path) -> None:
+    """A folder, or a file of an earlier release."""
+    import shutil
+
+    if checkpoint.is_dir():
+        shutil.rmtree(checkpoint)
+    else:
+        checkpoint.unlink(missing_ok=True)
 
 
 def _say(text: str) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from maskdecay.codecs._train_checkpoint import Checkpoints
+from maskdecay.codecs._train_hooks import Hooks, StageSteps, TrainingStopped
+from maskdecay.codecs._train_plan import split_steps
 from maskdecay.codecs.evc import (
     EVC,
     SCALABLE_PRESETS,
@@ -26,10 +28,9 @@ from maskdecay.codecs.evc import (
 )
 from maskdecay.codecs.evc._students import StudentConfig, count_student_encoders, plan_encoder, plan_student
 from maskdecay.codecs.evc._train_files import read_record
-from maskdecay.codecs.evc._train_hooks import Hooks, StageSteps, TrainingStopped
 from maskdecay.codecs.evc._train_objective import Objective
 from maskdecay.codecs.evc._train_optimizer import suits_muon
-from maskdecay.codecs.evc._train_plan import plan_stages, split_steps
+from maskdecay.codecs.evc._train_plan import plan_stages
 from maskdecay.codecs.evc._train_stages import Trained, train_stages
 from maskdecay.codecs.evc._train_watch import Watch
 from PIL import Image
@@ -241,7 +242,7 @@ def test_a_validation_has_a_point_for_each_effort(images: list[torch.Tensor]) ->
     torch.manual_seed(0)
     network = ScalableEVC(TEACHER, depths=2)
     watch = Watch([images[0][:, :64, :64]], told=lambda found: told.append(str(found)))
-    watch._validate(network, "growing", 1, 0.0, newest=True)
+    watch.validate(network, "growing", 1, 0.0, newest=True)
     watch.finish(network, 2, 1.0)
     assert [(point.stage, point.effort) for point in watch.points] == [("growing", 2), ("end", 1), ("end", 2)]
     assert [line[:10] for line in told] == ["effort 2: ", "effort 1: ", "effort 2: "]

@@ -14,12 +14,12 @@ import torch
 from maskdecay.codecs._average import Average
 from maskdecay.codecs._train_board import Board
 from maskdecay.codecs._train_checkpoint import Checkpoints
+from maskdecay.codecs._train_hooks import Hooks, TrainingStopped
 from maskdecay.codecs._train_state import State, loop_state
 from maskdecay.codecs.evc import EVC, PRESETS, EVCCodec, EVCConfig, TrainConfig, evaluate, is_exact, self_test, train
 from maskdecay.codecs.evc._objective import rate_distortion
 from maskdecay.codecs.evc._rates import rate_to_lambda
 from maskdecay.codecs.evc._students import StudentConfig, plan_student
-from maskdecay.codecs.evc._train_hooks import Hooks, TrainingStopped
 from maskdecay.codecs.evc._train_loop import Loop
 from maskdecay.codecs.evc._train_objective import Objective
 from maskdecay.codecs.evc._train_stages import train_stages

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from maskdecay.codecs._train_checkpoint import Checkpoints
+from maskdecay.codecs._train_hooks import Hooks, TrainingStopped
 from maskdecay.codecs._train_processes import Processes
 from maskdecay.codecs.evc import EVC, EVCConfig, TrainConfig, _network
 from maskdecay.codecs.evc._students import StudentConfig
-from maskdecay.codecs.evc._train_hooks import Hooks, TrainingStopped
 from maskdecay.codecs.evc._train_objective import Objective
 from maskdecay.codecs.evc._train_stages import train_stages
 from safetensors.torch import save_file

@@ -1,15 +1,20 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from maskdecay.codecs.near_lossless._codec import NearLosslessCodec
 from maskdecay.codecs.near_lossless._context import gather_taps, pad_pixels, tap_offsets
+from maskdecay.codecs.near_lossless._joint import Crops
+from maskdecay.codecs.near_lossless._lossy import LossyConfig
 from maskdecay.codecs.near_lossless._network import NearLossless
 from maskdecay.codecs.near_lossless._objective import Objective, estimate
 from maskdecay.codecs.near_lossless._pixels import PixelSampler, all_pixels, around_zero
 from maskdecay.codecs.near_lossless._residual import ResidualConfig
+from maskdecay.codecs.near_lossless._students import StudentConfig
 from maskdecay.codecs.near_lossless._train import Hooks, TrainingStopped, train
 from maskdecay.codecs.near_lossless._train_config import TrainConfig
+from maskdecay.codecs.near_lossless._train_loop import computing_on, objective_of
 from torch import Tensor
 
 TINY = ResidualConfig(width=10, blocks=1, inner=6, head=6, components=2)
@@ -23,10 +28,13 @@ def smooth_images(count: int = 3) -> list[Tensor]:
     return [(s + torch.randint(0, 4, (3, 24, 20), generator=generator)).to(torch.uint8) for s in slopes]
 
 
-def new_network(seed: int = 0) -> NearLossless:
+WIDE = ResidualConfig(width=16, blocks=1, inner=16, head=16, components=2)
+
+
+def new_network(config: ResidualConfig = TINY) -> NearLossless:
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return NearLossless(TINY)
+        torch.manual_seed(0)
+        return NearLossless(config)
 
 
 @pytest.mark.slow
@@ -43,10 +51,11 @@ def test_training_learns_and_its_network_codes(optimizer: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_training_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("student", [None, pytest.param(StudentConfig(macs=0.6), marks=pytest.mark.long)])
+def test_a_stopped_training_goes_on_as_if_it_had_not(student: StudentConfig | None, tmp_path: Path) -> None:
     images, config = smooth_images(), TrainConfig(steps=10, batch=64, exact_share=0.4)
-    expected = train(new_network(), images, config)
-    for stop in (3, 8):  # in the first stage, and in the second
+    expected = train(new_network(WIDE), images, config, student=student)
+    for stop in (2, 5, 8):  # in all stages
         path, count = tmp_path / f"{stop}.checkpoint", 0
 
         def stops(stop: int = stop) -> bool:
@@ -55,8 +64,9 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
             return count == stop
 
         with pytest.raises(TrainingStopped):
-            train(new_network(), images, config, Hooks(checkpoint=path, stops=stops))
-        found = train(new_network(), images, config, Hooks(checkpoint=path, resume=True))
+            train(new_network(WIDE), images, config, Hooks(checkpoint=path, stops=stops), student=student)
+        found = train(new_network(WIDE), images, config, Hooks(checkpoint=path, resume=True), student=student)
+        assert found.state_dict().keys() == expected.state_dict().keys()
         for name, value in expected.state_dict().items():
             assert torch.equal(found.state_dict()[name], value), name
 
@@ -67,9 +77,10 @@ def test_checkpoints_of_other_trainings(tmp_path: Path) -> None:
         train(new_network(), smooth_images(), config, Hooks(checkpoint=path, resume=True))
     with pytest.raises(TrainingStopped):
         train(new_network(), smooth_images(), config, Hooks(checkpoint=path, stops=lambda: True))
-    with pytest.raises(ValueError, match="of other settings"):
+    with pytest.raises(ValueError, match="of other settings: training was"):
         train(new_network(), smooth_images(), TrainConfig(steps=5, batch=8), Hooks(checkpoint=path, resume=True))
-    path.write_bytes(path.read_bytes()[:-9])
+    (state,) = path.glob("state-*")
+    state.write_bytes(state.read_bytes()[:-9])
     with pytest.raises(ValueError, match="is damaged"):
         train(new_network(), smooth_images(), config, Hooks(checkpoint=path, resume=True))
 
@@ -118,6 +129,26 @@ def test_gradients_reach_all_weights() -> None:
 def test_bad_configurations(bad: dict) -> None:
     with pytest.raises(ValueError, match=r"must|nothing ends|none of"):
         TrainConfig(**bad)
+
+
+def test_objectives_and_samplers_stay_on_their_device() -> None:
+    """On the meta device, which refuses to meet the CPU, as a GPU does."""
+    device = torch.device("meta")
+    with computing_on(device):
+        plain = NearLossless(TINY)
+        joint = NearLossless(replace(TINY, prior=5), LossyConfig(features=2))
+    images = [torch.zeros(3, 64, 70, dtype=torch.uint8, device=device)]
+    with computing_on(device):
+        samples = PixelSampler(images, torch.Generator()).batch(5)
+        crops = Crops(images[0][None, :, :, :64], torch.ones(1, dtype=torch.long))
+        losses = [
+            objective_of(plain, TrainConfig(steps=1))(samples).loss,
+            objective_of(plain, TrainConfig(steps=1))(all_pixels(images[0], 2)).loss,
+            objective_of(joint, TrainConfig(steps=1))(crops).loss,
+        ]
+    for loss in losses:
+        assert loss.device == device
+        loss.backward()
 
 
 def test_bad_images() -> None:

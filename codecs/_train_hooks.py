@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from .._train_checkpoint import Checkpoints
-from .._train_decay import DecaySteps
-from .._train_state import State, loop_state
-from ._network import EVC
-from ._train_loop import Loop, TrainStep
-from ._train_progress import Progress, Teller
-from ._train_watch import Watch
+from torch import nn
+
+from ._train_checkpoint import Checkpoints
+from ._train_decay import DecaySteps
+from ._train_loop import TrainLoop
+from ._train_state import State, loop_state
+from ._train_watch import TrainWatch
 
 _GO_ON, _SAVE, _STOP = 0.0, 1.0, 2.0
 
@@ -36,8 +36,8 @@ class Hooks:
     checkpoints: Checkpoints | None = None
     resume: bool = False
     stops: Callable[[], bool] = lambda: False
-    watch: Watch | None = None
-    on_progress: Callable[[Progress], object] | None = None
+    watch: TrainWatch | None = None
+    on_progress: Callable[[Any], object] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +54,22 @@ class Part:
     """
 
     index: int
-    loop: Loop
-    base: EVC
+    loop: TrainLoop
+    base: nn.Module
     decaying: DecaySteps | None
     before: Mapping[str, Any]
     clock: Callable[[], float]
+
+
+@runtime_checkable
+class Teller(Protocol):
+    """Tells of the steps of a stage."""
+
+    stage: str
+
+    def __call__(self, step: Any, seconds: float) -> None:
+        """Tell of a step, after so many seconds of the whole."""
+        ...
 
 
 class StageSteps:
@@ -67,7 +78,7 @@ class StageSteps:
     def __init__(self, hooks: Hooks, part: Part, teller: Teller) -> None:
         self.hooks, self.part, self.teller = hooks, part, teller
 
-    def __call__(self, step: TrainStep) -> None:
+    def __call__(self, step: Any) -> None:
         hooks, part = self.hooks, self.part
         processes = part.loop.processes
         if processes.first:
