@@ -19,7 +19,7 @@ from .._full_precision import full_precision
 from .._integer_mixture import Bins, IntegerMixtures, intervals
 from .._rans_intervals import IntervalReader, JointReader
 from ._bound import lowest_bin, quantise_residual
-from ._context import context_features, gather_taps, reference, tap_offsets
+from ._context import context_features, gather_taps, reference
 from ._exact import exact_parts, integer_mixtures, residual_bins
 from ._residual import COLOURS, ResidualNetwork
 from ._residual_coding import Piece
@@ -119,7 +119,7 @@ class TorchBands:
     ) -> UInt8[Tensor, "count colours"]:
         """Pass the colours of some independent positions through `transfer`; returns what is decoded of them."""
         with full_precision(index.device):
-            taps = gather_taps(sheet.decoded, index, tap_offsets(sheet.stride).to(index.device))
+            taps = gather_taps(sheet.decoded, index, sheet.offsets)
             taps = taps.expand(-1, -1, COLOURS)
             centre = reference(taps)
             features = [context_features(taps, centre, tau.expand(len(index)), self.network.config.sets)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ._canvas import Band, Canvas
-from ._context import REACH
+from ._context import REACH, tap_offsets
 from ._residual_coding import Piece
 from ._wavefront import Part
 
@@ -32,6 +32,8 @@ class Sheet(NamedTuple):
     """Where the pieces lie."""
     stride: int
     """Places in a row."""
+    offsets: Tensor
+    """Of the taps, on the device."""
 
 
 def lay_out(pieces: Sequence[Piece], device: torch.device) -> Sheet:
@@ -46,7 +48,15 @@ def lay_out(pieces: Sequence[Piece], device: torch.device) -> Sheet:
         return torch.cat([_slab(getattr(piece.canvas, name), piece.canvas, piece.band, stride) for piece in pieces])
 
     prior = torch.cat([_prior_slab(piece, stride, device) for piece in pieces])
-    return Sheet(stack("decoded").to(device), prior, stack("original"), stack("prediction"), parts, stride)
+    return Sheet(
+        decoded=stack("decoded").to(device),
+        prior=prior,
+        original=stack("original"),
+        prediction=stack("prediction"),
+        parts=parts,
+        stride=stride,
+        offsets=tap_offsets(stride).to(device),
+    )
 
 
 def take_back(sheet: Sheet, pieces: Sequence[Piece]) -> None:
