@@ -66,7 +66,7 @@ def evaluate_coders(
     everyone = (*coders, *baselines)
     if not everyone or len({coder.name for coder in everyone}) < len(everyone):
         raise ValueError(f"give coders of different names, not {[coder.name for coder in everyone]}")
-    pictures = _pictures(images, max_pixels)
+    pictures = open_pictures(images, max_pixels)
     found: dict[str, list[RDPoint]] = {coder.name: [] for coder in everyone}
     done, total = 0, len(pictures) * sum(len(coder.settings) for coder in everyone)
     for number, (name, load) in enumerate(pictures.items()):
@@ -90,7 +90,7 @@ def evaluate_coders(
         published=tuple(published),
         bd_rates=bd_rates([*curves[: len(coders)], *comparable, *anchors], anchors),
         missing=tuple(missing),
-        machine=_machine(),
+        machine=describe_machine(),
         clock=clock,
     )
 
@@ -167,8 +167,13 @@ def find_images(folder: str | Path) -> dict[str, Path]:
     return found
 
 
-def _pictures(images: Images, max_pixels: int) -> dict[str, Callable[[], Pixels]]:
-    """What loads each picture; every one is looked at now, so that a bad one does not end a run of hours."""
+def open_pictures(images: Images, max_pixels: int) -> dict[str, Callable[[], Pixels]]:
+    """What loads each picture's colours; every one is looked at now, so that a bad one does not end a run of hours.
+
+    Raises:
+        ValueError: it is no folder, holds no picture, or one that is bad or too large.
+        OSError: a file cannot be read.
+    """
     if not isinstance(images, str | Path):
         if not images:
             raise ValueError("there is no picture to evaluate on")
@@ -211,7 +216,8 @@ def _unit(pixels: Pixels) -> torch.Tensor:
     return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float64, order="C"))[None] / 255
 
 
-def _machine() -> str:
+def describe_machine() -> str:
+    """Processor, threads and torch, for results."""
     from ..profiling._environment import environment_of
 
     environment = environment_of(torch.device("cpu"))

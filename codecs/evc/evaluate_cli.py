@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .._container import MAX_PIXELS
+from .._evaluate_command import OutputFormat, check_outputs, choose_form, notes_told, progress, words_of
 from ._default import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from .._evaluation import Evaluation
     from ._effort import Effort
-
-
-class OutputFormat(str, Enum):
-    """How the result is written."""
-
-    table = "table"
-    markdown = "markdown"
-    csv = "csv"
-    json = "json"
-
-
-_ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json"}
-_PICTURES = (".png", ".svg", ".pdf")
 
 
 def evaluate(
@@ -65,15 +49,14 @@ def evaluate(
     from .._rd_tables import render
     from .._writing import write_whole
 
-    ending = _ENDINGS.get(out.suffix.lower(), "table") if out is not None else "table"
     try:
-        _check_outputs(out, plot)
-        names = () if no_baselines else _words(baselines)
-        with _notes_told():
+        check_outputs(out, plot)
+        names = () if no_baselines else words_of(baselines)
+        with notes_told(_say):
             evaluation = _measure(
                 folder, model, _numbers(rates), _efforts(effort), names, published, max_pixels, device
             )
-        text = render(evaluation, form.value if form is not None else ending)  # type: ignore[arg-type]
+        text = render(evaluation, choose_form(form, out))
         if out is None:
             typer.echo(text, nl=False)
         else:
@@ -111,7 +94,7 @@ def _measure(
     find_images(folder)  # a wrong folder is told before weights are read
     codec = EVCCodec.load(model, device=device, max_pixels=max_pixels)
     title = f"EVC {Path(model).name.removesuffix('.safetensors')}"
-    with _progress() as told:
+    with progress() as told:
         return evaluate_files(
             codec,
             folder,
@@ -125,13 +108,9 @@ def _measure(
         )
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
 def _numbers(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(word) for word in _words(text))
+        return tuple(int(word) for word in words_of(text))
     except ValueError as error:
         raise ValueError(f"--rates {text}: give whole numbers of 0..63 between commas") from error
 
@@ -139,22 +118,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _efforts(text: str | None) -> tuple[Effort | None, ...]:
     from ._effort import parse_effort
 
-    return (None,) if text is None else tuple(parse_effort(word) for word in _words(text))
-
-
-def _check_outputs(out: Path | None, plot: Path | None) -> None:
-    """Find out before hours of work, not after them, that a result could not be written."""
-    from ...profiling._inputs import ProfilingError
-    from ...profiling._writing import check_writable
-
-    try:
-        for path in (out, plot):
-            if path is not None:
-                check_writable(path)
-    except ProfilingError as error:
-        raise ValueError(str(error)) from error
-    if plot is not None and plot.suffix.lower() not in _PICTURES:
-        raise ValueError(f"--plot {plot} must end in {', '.join(_PICTURES)}")
+    return (None,) if text is None else tuple(parse_effort(word) for word in words_of(text))
 
 
 def _draw(evaluation: Evaluation, path: Path) -> None:
@@ -162,42 +126,6 @@ def _draw(evaluation: Evaluation, path: Path) -> None:
     from .._rd_plot import plot_rate_distortion
 
     save_plot(plot_rate_distortion(evaluation), path)
-
-
-@contextmanager
-def _notes_told() -> Iterator[None]:
-    """Warnings about pictures become lines on stderr."""
-    from .._pictures import CodecWarning
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CodecWarning)
-        yield
-    for found in caught:
-        if issubclass(found.category, CodecWarning):
-            _say(f"note: {found.message}")
-        else:
-            warnings.warn_explicit(found.message, found.category, found.filename, found.lineno)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on stderr where a person looks at it."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    doing = TextColumn("{task.description}", markup=False)
-    with Progress(doing, *columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("")
-        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
 
 
 def _say(text: str) -> None:

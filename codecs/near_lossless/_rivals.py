@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -19,18 +19,30 @@ _LENGTH = struct.Struct("<I")
 JPEG_XL_EFFORT = 9
 
 
-def find_rivals(names: tuple[str, ...], taus: tuple[int, ...]) -> tuple[tuple[Coder, ...], tuple[str, ...]]:
-    """Those of `jpeg-ls`, `jpeg-xl` and `webp` that this machine has, and a line about each other one.
+def check_rivals(names: Sequence[str]) -> None:
+    """Find a wrong name before anything is measured.
 
     Raises:
-        ValueError: there is no such rival.
+        ValueError: there is no such rival, or one comes twice.
     """
-    found, missing = [], []
     for name in names:
         if name not in _RIVALS:
             raise ValueError(f"there is no rival '{name}'; there are {', '.join(_RIVALS)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"give each rival once, not {', '.join(names)}")
+
+
+def find_rivals(names: Sequence[str], taus: Sequence[int]) -> tuple[tuple[Coder, ...], tuple[str, ...]]:
+    """Those of `jpeg-ls`, `jpeg-xl` and `webp` that this machine has, and a line about each other one.
+
+    Raises:
+        ValueError: there is no such rival, or one comes twice.
+    """
+    check_rivals(names)
+    found, missing = [], []
+    for name in names:
         try:
-            found.append(_RIVALS[name](taus))
+            found.append(_RIVALS[name](tuple(taus)))
         except MissingCodecError as error:
             missing.append(str(error))
     return tuple(found), tuple(missing)
