@@ -18,13 +18,12 @@ import maskdecay as md
 from .._bundled import IDENTITY, name_for, names_in
 from .._identity import weights_identity
 from .._writing import write_whole
+from ..evc._train_files import RECORD, read_record
 from ._lossy import LossyConfig
 from ._network import ENCODER_ONLY, NearLossless, exact_network
 from ._residual import ResidualConfig
 
 BUNDLED = Path(__file__).parent / "weights"
-RECORD = "training"
-"""Key under which the record of a training lies, as JSON."""
 _SUFFIX = ".safetensors"
 _RECIPE, _LOSSY_RECIPE, _EXACT_MARK = "residual.recipe", "lossy.recipe", "residual.trunk.per_unit"
 
@@ -49,15 +48,7 @@ def load_network(name_or_path: str | Path) -> NearLossless:
         ValueError: there is no such name, or the file holds no near-lossless network.
         OSError: the file cannot be read.
     """
-    path = Path(name_or_path)
-    if path.suffix != _SUFFIX:
-        names = bundled_names()
-        if str(name_or_path) not in names:
-            raise ValueError(
-                f"there are no weights '{name_or_path}'; bundled are {', '.join(names) if names else 'none yet'}. "
-                "Give the path of a .safetensors file (maskdecay.save)"
-            )
-        path = BUNDLED / f"{name_or_path}{_SUFFIX}"
+    path = _path_of(name_or_path)
     config, lossy, exact = _recipe(path)
 
     def build() -> NearLossless:
@@ -93,6 +84,26 @@ def save_network(network: NearLossless, path: Path, record: Mapping[str, Any]) -
     identity = weights_identity(network, ENCODER_ONLY).hex()
     write_whole(path, save(tensors, {**metadata, RECORD: json.dumps(record), IDENTITY: identity}))
     return identity
+
+
+def start_record(name_or_path: str | Path) -> dict[str, Any]:
+    """How the weights came about that a training starts from, as far as they tell; images by their checksum alone."""
+    record = read_record(_path_of(name_or_path))
+    record.get("data", {}).pop("files", None)
+    return record
+
+
+def _path_of(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix == _SUFFIX:
+        return path
+    names = bundled_names()
+    if str(name_or_path) not in names:
+        raise ValueError(
+            f"there are no weights '{name_or_path}'; bundled are {', '.join(names) if names else 'none yet'}. "
+            "Give the path of a .safetensors file (maskdecay.save)"
+        )
+    return BUNDLED / f"{name_or_path}{_SUFFIX}"
 
 
 def _shortened(tensor: Tensor) -> Tensor:

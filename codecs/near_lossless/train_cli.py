@@ -56,6 +56,7 @@ def _run(options: TrainOptions, signals: StopSignals) -> None:
     from .._training_images import read_training_images
     from ._joint import CROP
     from ._train import train as run_training
+    from ._weights import start_record
 
     checkpoint = Path(f"{options.output}.checkpoint")
     _check_outputs(options, checkpoint)
@@ -66,6 +67,7 @@ def _run(options: TrainOptions, signals: StopSignals) -> None:
         network = options.build()
         images = read_training_images(options.folder, 7 if network.lossy is None else CROP)
         record["data"] = images.manifest()
+        record["start"] = None if options.start is None else start_record(options.start)
         hooks = _hooks(options, images, checkpoint, processes, record, signals)
         trained = run_training(network, images.images, config, hooks, student=student, processes=processes)
         if processes.first:

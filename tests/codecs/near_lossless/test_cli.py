@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from maskdecay.codecs import Picture, read_picture, write_picture
+from maskdecay.codecs.evc._train_files import read_record
 from maskdecay.codecs.near_lossless._codec import NearLosslessCodec
 from maskdecay.codecs.near_lossless._weights import load_network
 
@@ -21,7 +22,7 @@ def nlic(
     monkeypatch.chdir(tmp_path)
 
     def run(command: str, *words: str | Path | int) -> tuple[int, str, str]:
-        model = [] if command == "info" or "--model" in words else ["--model", str(tiny_weights)]
+        model = [] if command in ("info", "train") or "--model" in words else ["--model", str(tiny_weights)]
         status = main(["near-lossless", command, *map(str, words), *model])
         streams = capsys.readouterr()
         return status, streams.out, streams.err
@@ -98,3 +99,43 @@ def test_training_gives_weights_that_code(nlic: Run) -> None:
     assert load_network("f.safetensors").residual.config == load_network("w.safetensors").residual.config
     assert main(["near-lossless", *map(str, words)]) == 2  # the weights are there already
     assert not list(Path().glob("*.checkpoint"))
+
+
+def test_a_student_wants_a_teacher_and_its_widths_once(nlic: Run) -> None:
+    Path("in").mkdir()
+    words = ["train", "in", "-o", "w.safetensors", "--steps", "4", "--macs", "0.5"]
+    for more, message in (
+        ([], "a student needs a teacher"),
+        (["--start", "causal-float", "--plan", "in/none.json"], "none.json"),
+        (["--start", "causal"], "causal computes in integers"),
+        (["--start", "none"], "there are no weights 'none'"),
+    ):
+        status, _, err = nlic(words[0], *words[1:], *more)
+        assert (status, err.count(message)) == (2, 1)
+    assert not list(Path().glob("w.*"))
+
+
+@pytest.mark.long
+def test_the_command_narrows_a_network_that_codes(nlic: Run) -> None:
+    Path("in").mkdir()
+    for seed in range(2):
+        write_picture(Path(f"in/{seed}.png"), picture(3, seed))
+    small = ["--width", 24, "--inner", 16, "--head", 16, "--components", 2]
+    common = ["--steps", 6, "--batch", 32, "--validate", "in", "--validate-every", 1e-9, "--log", "log"]
+    first = ["train", "in", "-o", "w.safetensors", "--float-output", "f.safetensors", *small, *common]
+    assert main(["near-lossless", *map(str, first)]) == 0
+    second = ["train", "in", "-o", "s.safetensors", "--start", "f.safetensors", "--macs", 0.5, *common]
+    assert main(["near-lossless", *map(str, second)]) == 0
+    teacher, student = (read_record(Path(name)) for name in ("w.safetensors", "s.safetensors"))
+    assert student["macs"] <= 0.5 * teacher["macs"]
+    assert student["start"]["macs"] == teacher["macs"]
+    assert {point["stage"] for point in student["validation"]["points"]} == {
+        "mask decay",
+        "fine-tuning the student",
+        "fine-tuning in integers",
+        "end",
+    }
+    assert list(Path("log").glob("events*"))
+    assert nlic("encode", "in/0.png", "-o", "a.nlic", "--model", "s.safetensors")[0] == 0
+    assert nlic("decode", "a.nlic", "-o", "b.png", "--model", "s.safetensors")[0] == 0
+    assert (read_picture(Path("b.png")).colour == picture(3, 0).colour).all()
