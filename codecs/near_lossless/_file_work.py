@@ -26,6 +26,8 @@ class EncodeFiles:
         metadata: keep ICC profiles and EXIF blocks.
         max_error: for `NearLosslessCodec.encode`, as the next.
         verify: decode each file again before it is written.
+        device: where networks run.
+        patches: their side in pixels, or None for no patches.
     """
 
     model: str
@@ -33,16 +35,19 @@ class EncodeFiles:
     metadata: bool
     max_error: int
     verify: bool
+    device: str = "cpu"
+    patches: int | None = None
 
     def __call__(self) -> Work:
         """Codes the first path's image to the second."""
-        return partial(self._encode, NearLosslessCodec.load(self.model, max_pixels=self.max_pixels))
+        codec = NearLosslessCodec.load(self.model, device=self.device, max_pixels=self.max_pixels)
+        return partial(self._encode, codec)
 
     def _encode(self, codec: NearLosslessCodec, source: Path, target: Path) -> str:
         picture = read_picture(source, max_pixels=self.max_pixels)
         if not self.metadata:
             picture = picture.without_profiles()
-        data = codec.encode(picture, max_error=self.max_error, verify=self.verify)
+        data = codec.encode(picture, max_error=self.max_error, patches=self.patches, verify=self.verify)
         write_whole(target, data)
         facts = describe(data)
         return f"{facts['bytes']} bytes, {facts['bpsp']} bpsp, max error {facts['max_error']}"
@@ -56,27 +61,32 @@ class DecodeFiles:
         model: for `NearLosslessCodec.load`; None takes for each file the bundled weights that it was coded with.
         max_pixels: files of larger images are refused.
         preview: decode the lossy picture alone.
+        device: where networks run.
     """
 
     model: str | None
     max_pixels: int
     preview: bool = False
+    device: str = "cpu"
 
     def __call__(self) -> Work:
         """Decodes the first path's file to an image at the second."""
         codecs: dict[str, NearLosslessCodec] = {}
         if self.model is not None:
-            codecs[self.model] = NearLosslessCodec.load(self.model, max_pixels=self.max_pixels)
+            codecs[self.model] = self._load(self.model)
         return partial(self._decode, codecs)
 
     def _decode(self, codecs: dict[str, NearLosslessCodec], source: Path, target: Path) -> str:
         data = source.read_bytes()
         model = self._bundled_for(data) if self.model is None else self.model
         if model not in codecs:
-            codecs[model] = NearLosslessCodec.load(model, max_pixels=self.max_pixels)
+            codecs[model] = self._load(model)
         picture = codecs[model].decode(data, as_="picture", preview=self.preview)
         write_picture(target, picture)
         return f"{picture.width}x{picture.height} {MODES[picture.channels]}"
+
+    def _load(self, model: str) -> NearLosslessCodec:
+        return NearLosslessCodec.load(model, device=self.device, max_pixels=self.max_pixels)
 
     def _bundled_for(self, data: bytes) -> str:
         header, _ = read_container(NEAR_LOSSLESS_FILE, data, max_pixels=self.max_pixels)

@@ -54,8 +54,7 @@ def write_picture(
     """
     if patches is None:
         return write_residual(coder, x, tau, ground)
-    if patches not in PATCH_SIDES:
-        raise ValueError(f"patches={patches}; their side may be one of {', '.join(map(str, PATCH_SIDES))} pixels")
+    check_side(patches)
     streams, decoded = write_patches(coder, x, tau, ground, patches)
     return [bytes([patches.bit_length() - 1]), *streams], decoded
 
@@ -74,6 +73,16 @@ def read_picture(
     if side not in PATCH_SIDES:
         raise ValueError(f"the file is damaged: patches of 2^{parts[0][0]} pixels a side")
     return read_patches(coder, parts[1:], shape, tau, ground, side)
+
+
+def check_side(patches: int | None) -> None:
+    """Whether files can have such patches; None is for none at all.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if patches is not None and patches not in PATCH_SIDES:
+        raise ValueError(f"patches={patches}; their side may be one of {', '.join(map(str, PATCH_SIDES))} pixels")
 
 
 def write_patches(

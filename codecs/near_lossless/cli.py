@@ -39,6 +39,7 @@ SUFFIX = ".nlic"
 _NAME = "near-lossless"
 
 Model = Annotated[str, typer.Option(metavar="NAME|FILE", help="Bundled weights, or a .safetensors file.")]
+Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda, ...; files do not depend on it.")]
 
 
 @app.command()
@@ -49,6 +50,14 @@ def encode(
     max_error: Annotated[
         int, typer.Option(min=0, max=127, metavar="TAU", help="Of every sub-pixel; 0 is lossless.")
     ] = 0,
+    patches: Annotated[
+        int | None,
+        typer.Option(
+            metavar="32|64|128|256|512",
+            show_default="none",
+            help="Side of patches that a GPU decodes all at once; the smaller, the more bits.",
+        ),
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Decode each file again before it is written.")] = False,
     metadata: Annotated[bool, typer.Option(help="Keep ICC profiles and EXIF blocks.")] = True,
     recursive: Recursive = False,
@@ -56,15 +65,25 @@ def encode(
     skip_existing: SkipExisting = False,
     overwrite: Overwrite = False,
     max_pixels: MaxPixels = MAX_PIXELS,
+    device: Device = "cpu",
     verbose: Verbose = False,
 ) -> None:
     """Code images (PNG, JPEG, WebP, PPM, ...) to .nlic files."""
     from ._file_work import EncodeFiles
+    from ._patches import check_side
 
     def plan() -> tuple[list[Any], Callable[[], Any]]:
-        jobs = plan_coding(inputs, output, SUFFIX, recursive)
-        work = EncodeFiles(model=model, max_pixels=max_pixels, metadata=metadata, max_error=max_error, verify=verify)
-        return jobs, work
+        check_side(patches)
+        work = EncodeFiles(
+            model=model,
+            device=device,
+            max_pixels=max_pixels,
+            metadata=metadata,
+            max_error=max_error,
+            patches=patches,
+            verify=verify,
+        )
+        return plan_coding(inputs, output, SUFFIX, recursive), work
 
     existing = choose_existing(skip_existing, overwrite)
     run_files(_NAME, "encode", plan, workers=workers, existing=existing, verbose=verbose)
@@ -85,6 +104,7 @@ def decode(
     skip_existing: SkipExisting = False,
     overwrite: Overwrite = False,
     max_pixels: MaxPixels = MAX_PIXELS,
+    device: Device = "cpu",
     verbose: Verbose = False,
 ) -> None:
     """Decode .nlic files to PNG, WebP or PPM, with the weights that they were coded with."""
@@ -92,7 +112,7 @@ def decode(
 
     def plan() -> tuple[list[Any], Callable[[], Any]]:
         jobs = plan_decoding(inputs, output, SUFFIX, image_format, recursive)
-        return jobs, DecodeFiles(model=model, max_pixels=max_pixels, preview=preview)
+        return jobs, DecodeFiles(model=model, device=device, max_pixels=max_pixels, preview=preview)
 
     existing = choose_existing(skip_existing, overwrite)
     run_files(_NAME, "decode", plan, workers=workers, existing=existing, verbose=verbose)

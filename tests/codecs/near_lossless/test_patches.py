@@ -1,8 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maskdecay.codecs import Picture
+from maskdecay.codecs import read_picture as read_image
+from maskdecay.codecs import write_picture as write_image
 from maskdecay.codecs.near_lossless import _canvas, _patches
 from maskdecay.codecs.near_lossless._band_compiled import CompiledBands
 from maskdecay.codecs.near_lossless._band_torch import TorchBands
@@ -15,6 +20,8 @@ from maskdecay.codecs.near_lossless._residual import ResidualConfig, ResidualNet
 from maskdecay.codecs.near_lossless._residual_coding import Ground, no_ground, write_residual
 from torch import Tensor
 from torch.nn import functional as F
+
+from maskdecay._cli import main
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -128,3 +135,18 @@ def test_parts_of_a_picture(tiny_exact: ResidualNetwork) -> None:
 def test_sides_that_patches_cannot_have(tiny_codec: NearLosslessCodec, side: int) -> None:
     with pytest.raises(ValueError, match=rf"patches={side}; their side may be one of 32, 64, 128, 256, 512 pixels"):
         tiny_codec.encode(noise(3, 3, 3).numpy(), patches=side)
+
+
+def test_command(
+    tiny_codec: NearLosslessCodec, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = noise(5, 40, 3).numpy()
+    write_image(tmp_path / "a.png", Picture(colour=x))
+    paths = {name: str(tmp_path / name) for name in ("a.png", "a.nlic", "b.png", "c.nlic")}
+    model = ["--model", str(tiny_weights), "--device", "cpu"]
+    assert main(["near-lossless", "encode", paths["a.png"], "-o", paths["a.nlic"], "--patches", "32", *model]) == 0
+    assert Path(paths["a.nlic"]).read_bytes() == tiny_codec.encode(x, patches=32)
+    assert main(["near-lossless", "decode", paths["a.nlic"], "-o", paths["b.png"], *model]) == 0
+    assert (read_image(Path(paths["b.png"])).colour == x).all()
+    assert main(["near-lossless", "encode", paths["a.png"], "-o", paths["c.nlic"], "--patches", "33", *model]) == 2
+    assert "patches=33; their side may be one of 32, 64" in capsys.readouterr().err
