@@ -31,6 +31,8 @@ class Section(IntEnum):
     ALPHA = 2
     ICC = 3
     EXIF = 4
+    COLOURS = 5
+    """Of near-lossless files: how decoded values become RGB."""
 
 
 class FileFormat(NamedTuple):
@@ -42,6 +44,8 @@ class FileFormat(NamedTuple):
     """The first four bytes of each file."""
     version: int
     """The only version that is written and read."""
+    sections: tuple[Section, ...] = (Section.IMAGE, Section.ALPHA, Section.ICC, Section.EXIF)
+    """What its files may hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +149,7 @@ def read_container(form: FileFormat, data: bytes, *, max_pixels: int = MAX_PIXEL
         raise ValueError(f"the file is altered: {len(payload) - length} bytes follow its end")
     if zlib.crc32(payload) != checksum:
         raise ValueError("the file is damaged: its contents do not match their checksum")
-    sections = _split(payload)
+    sections = _split(form, payload)
     _check_sections(header, sections)
     return Container(header, sections)
 
@@ -207,7 +211,7 @@ def _read_header(form: FileFormat, data: bytes) -> tuple[Header, int, int]:
     return header, length, payload
 
 
-def _split(payload: memoryview) -> dict[Section, bytes]:
+def _split(form: FileFormat, payload: memoryview) -> dict[Section, bytes]:
     """Sections by tag."""
     sections: dict[Section, bytes] = {}
     position = 0
@@ -216,7 +220,7 @@ def _split(payload: memoryview) -> dict[Section, bytes]:
             raise ValueError("the file is damaged: a section has no room for its length")
         tag, length = _SECTION.unpack_from(payload, position)
         position += _SECTION.size
-        if tag not in list(Section) or (sections and tag <= max(sections)):
+        if tag not in form.sections or (sections and tag <= max(sections)):
             raise ValueError(f"the file is damaged: a section with tag {tag} does not belong where it is")
         if length > len(payload) - position:
             raise ValueError(f"the file is damaged: a section of {length} bytes reaches beyond the end")

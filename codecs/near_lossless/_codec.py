@@ -6,7 +6,7 @@ import copy
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,16 @@ from ._band_compiled import CompiledBands
 from ._band_torch import TorchBands
 from ._bound import bin_width
 from ._canvas import BAND_ROWS
+from ._colour_section import pack_colours, unpack_colours
+from ._colour_space import convert
 from ._ground import lossy_ground, lossy_picture, read_lossy, write_lossy
 from ._network import ENCODER_ONLY, NearLossless, check_network
 from ._patches import read_picture, write_picture
 from ._residual_coding import Ground, no_ground
 from ._weights import load_network
 
-NEAR_LOSSLESS_FILE = FileFormat(name="near-lossless", magic=b"\x89NLI", version=1)
+NEAR_LOSSLESS_FILE = FileFormat(name="near-lossless", magic=b"\x89NLI", version=1, sections=tuple(Section))
+RGB = 3
 TILE = 512
 """Side in pixels of the tiles in which the lossy stage sees large pictures; files do not depend on it."""
 _LENGTH = struct.Struct("<I")
@@ -90,7 +93,15 @@ class NearLosslessCodec:
         """Identity of the weights that files need, as 16 hexadecimal digits."""
         return self._identity.hex()
 
-    def encode(self, image: Any, *, max_error: int = 0, patches: int | None = None, verify: bool = False) -> bytes:
+    def encode(
+        self,
+        image: Any,
+        *,
+        max_error: int = 0,
+        patches: int | None = None,
+        colour_spaces: bool = True,
+        verify: bool = False,
+    ) -> bytes:
         """Code an image.
 
         Args:
@@ -99,6 +110,8 @@ class NearLosslessCodec:
             max_error: how far a decoded sub-pixel may be from the original, 0 (lossless) to 127.
             patches: side in pixels of patches that are coded by themselves, 32, 64, 128, 256 or 512, so that a GPU can
                 decode all of them at once; the smaller, the faster there, and the more bits it costs.
+            colour_spaces: at a bound of 0, find out whether the picture was made of 8-bit luma and colour differences,
+                as decoded JPEGs are, and code those where they take fewer bits.
             verify: decode the file again before it is returned, which takes as long as coding it.
 
         Returns:
@@ -112,10 +125,15 @@ class NearLosslessCodec:
         bin_width(max_error)
         picture = to_picture(image)
         self._check_size(picture.height, picture.width)
-        colour = torch.from_numpy(np.require(picture.colour, requirements="CW"))  # torch takes no others
-        lossy, ground = self._write_lossy(picture.colour)
-        streams, decoded = write_picture(self._coder, colour, max_error, ground, patches)
-        _check_bound(picture.colour, decoded.numpy(), max_error)
+        wanted = colour_spaces and max_error == 0 and picture.colour.shape[2] == RGB
+        converted = convert(picture.colour) if wanted else None
+        pixels = picture.colour if converted is None else converted.pixels
+        colours = {} if converted is None else {Section.COLOURS: pack_colours(converted, picture.colour)}
+        lossy, ground = self._write_lossy(pixels)
+        pixels = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))  # torch takes no others
+        streams, decoded = write_picture(self._coder, pixels, max_error, ground, patches)
+        decoded = _restored(decoded.numpy(), colours)
+        _check_bound(picture.colour, decoded, max_error)
         header = Header(
             channels=picture.channels,
             bit_depth=8,
@@ -123,9 +141,10 @@ class NearLosslessCodec:
             width=picture.width,
             height=picture.height,
             model=self._identity,
-            check=_crc(decoded.numpy()),
+            check=_crc(decoded),
         )
-        data = write_container(NEAR_LOSSLESS_FILE, header, {**pack_sides(picture), Section.IMAGE: join(lossy, streams)})
+        sections = {Section.IMAGE: join(lossy, streams), **pack_sides(picture), **colours}
+        data = write_container(NEAR_LOSSLESS_FILE, header, sections)
         if verify:
             _check_bound(picture.colour, self.decode(data, as_="picture").colour, max_error)
         return data
@@ -156,9 +175,13 @@ class NearLosslessCodec:
         lossy, streams = take_apart(sections[Section.IMAGE])
         shape = (header.height, header.width, 1 if header.channels <= 2 else 3)
         _check_room(streams, shape, header.setting)
+        if Section.COLOURS in sections and shape[2] != RGB:
+            raise ValueError("the file is damaged: a grey picture with a list of colours")
         if preview:
-            return Picture(colour=self._preview(lossy, shape), **unpack_sides(container))
-        colour = read_picture(self._coder, streams, shape, header.setting, self._read_lossy(lossy, shape)).numpy()
+            colour = self._preview(lossy, shape)
+            return Picture(colour=_restored(colour, sections), **unpack_sides(container))
+        pixels = read_picture(self._coder, streams, shape, header.setting, self._read_lossy(lossy, shape)).numpy()
+        colour = _restored(pixels, sections)
         if _crc(colour) != header.check:
             raise ValueError(
                 f"the file is intact, but does not decode here to what was coded: pixels hash to {_crc(colour):08x}, "
@@ -229,6 +252,13 @@ def _check_room(streams: Sequence[bytes], shape: tuple[int, int, int], tau: int)
     if sum(most_symbols(len(stream), fewest_bins) for stream in streams) < math.prod(shape):
         size = sum(map(len, streams))
         raise ValueError(f"the file is damaged: streams of {size} bytes cannot hold {shape[1]}x{shape[0]} pixels")
+
+
+def _restored(
+    pixels: UInt8[np.ndarray, "height width colours"], sections: Mapping[Section, bytes]
+) -> UInt8[np.ndarray, "height width colours"]:
+    """The picture of what was coded."""
+    return unpack_colours(sections[Section.COLOURS], pixels) if Section.COLOURS in sections else pixels
 
 
 def _check_bound(original: np.ndarray, decoded: np.ndarray, tau: int) -> None:
