@@ -46,14 +46,7 @@ class PixelSampler:
     """
 
     def __init__(self, images: Sequence[UInt8[Tensor, "3 _ _"]], generator: torch.Generator) -> None:
-        side = 2 * REACH + 1
-        for index, image in enumerate(images):
-            if image.dim() != 3 or image.shape[0] != COLOURS or min(image.shape[1:]) < side:
-                raise ValueError(
-                    f"image {index} has shape {tuple(image.shape)}; training needs RGB images of {side}x{side} or more"
-                )
-        if not images:
-            raise ValueError("there is no image to draw pixels from")
+        check_pictures(images)
         padded = [pad_pixels(image.permute(1, 2, 0)) for image in images]
         self._flat = torch.cat([image.flatten(0, 1) for image in padded])
         sizes = torch.tensor([[image.shape[1], image.shape[2]] for image in images])
@@ -81,6 +74,22 @@ class PixelSampler:
         x = torch.where(grey[:, None], x[:, 1:2], x)
         taps = torch.where(grey[:, None, None], taps[:, :, 1:2], taps)
         return Samples(x, taps, draw_taus(count, draw))
+
+
+def check_pictures(images: Sequence[Tensor]) -> None:
+    """Refuse what cannot be trained on.
+
+    Raises:
+        ValueError: there is no picture, or one is not RGB of 8 bits and of 7 pixels a side at least.
+    """
+    side = 2 * REACH + 1
+    for index, image in enumerate(images):
+        if image.dim() != 3 or image.shape[0] != COLOURS or min(image.shape[1:]) < side:
+            raise ValueError(
+                f"image {index} has shape {tuple(image.shape)}; training needs RGB images of {side}x{side} or more"
+            )
+    if not images:
+        raise ValueError("there is no image to draw pixels from")
 
 
 def draw_taus(count: int, generator: torch.Generator) -> Int[Tensor, " count"]:

@@ -24,6 +24,7 @@ from .._train_plan import Kind, stage_config
 from .._train_processes import Processes
 from .._train_state import State, restore_loop
 from ._network import NearLossless, exact_network, is_exact_network, seal_network
+from ._pale import some_pale
 from ._students import StudentConfig, example_for
 from ._train_config import TrainConfig, plan_stages
 from ._train_decay import begin_decay
@@ -116,7 +117,8 @@ class _Training:
         processes: Processes,
         hooks: Hooks,
     ) -> None:
-        self.network, self.images, self.config, self.student = network, images, config, student
+        self.network, self.config, self.student = network, config, student
+        self.images = some_pale(images, config.pale, torch.Generator().manual_seed(config.seed))
         self.processes, self.given = processes, hooks
         self.stages = plan_stages(config, None if student is None else student.decay_share)
         stage_config(config, self.stages, 0, 0.0)  # refuses too few steps
@@ -129,7 +131,7 @@ class _Training:
         )
         self.facts: dict[str, Any] = {"done": [], "skipped": 0}
         self.start = time.perf_counter()
-        self.source = Source(network, images, processes)
+        self.source = Source(network, self.images, processes)
 
     def run(self) -> NearLossless:
         """All stages, or those that are left."""

@@ -28,6 +28,8 @@ class TrainConfig:
         ema: how much of the averaged weights stays in each step; the result is this average. 0 is none.
         exact_share: of the training, for fine-tuning in exact integers at the end.
         exact_rate: share of the learning rate in that stage.
+        pale: share of the pictures that are seen as luma and colour differences, in the way in which decoded JPEGs and
+            the like are coded.
         seed: of weights and samples.
 
     Raises:
@@ -47,6 +49,7 @@ class TrainConfig:
     ema: float = 0.999
     exact_share: float = 0.15
     exact_rate: float = 0.1
+    pale: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,6 +62,8 @@ class TrainConfig:
         for name in ("warmup", "final_learning_rate", "ema", "exact_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
+        if not 0 <= self.pale <= 1:
+            raise ValueError(f"pale={self.pale} must lie in [0, 1]")
         if self.distortion < 0:
             raise ValueError(f"distortion={self.distortion} may not be negative")
         if self.optimizer not in OPTIMIZERS:

@@ -45,6 +45,7 @@ class TrainOptions:
     ema: Annotated[float, typer.Option(help="Averaging of weights; 0 is none.")] = 0.999
     distortion: Annotated[float, typer.Option(help="Weight of the lossy picture's squared error.")] = 0.01
     exact_share: Annotated[float, typer.Option(help="Of the training, in exact integers.")] = 0.15
+    pale: Annotated[float, typer.Option(help="Share of the pictures seen as luma and colour differences.")] = 0.5
     seed: Annotated[int, typer.Option(help="Of weights and samples.")] = 0
     width: Annotated[int, typer.Option(min=1, help="Of the trunk.", rich_help_panel=_WIDTHS)] = 96
     blocks: Annotated[int, typer.Option(min=0, help="Residual blocks in the trunk.", rich_help_panel=_WIDTHS)] = 1
@@ -110,6 +111,7 @@ class TrainOptions:
             ema=self.ema,
             distortion=self.distortion,
             exact_share=self.exact_share,
+            pale=self.pale,
             seed=self.seed,
         )
 
