@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskdecay.codecs._integer_mixture import Bins, IntegerMixtures, intervals, mixture_tables
 from maskdecay.codecs._logistic_mixture import LogisticMixture
-from maskdecay.codecs._rans_intervals import IntervalReader, encode_intervals
+from maskdecay.codecs._rans_intervals import IntervalReader, JointReader, encode_intervals
 
 
 def random_case(count: int, tau: int, seed: int, components: int = 5) -> tuple[IntegerMixtures, Bins, np.ndarray]:
@@ -111,6 +111,34 @@ def test_round_trip_in_portions(tau: int, count: int, seed: int, portions: int) 
         some = IntegerMixtures(*(array[part] for array in mixtures))
         assert (reader.read(some, Bins(bins.first[part], bins.counts[part], bins.width)) == symbols[part]).all()
     reader.finish()
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(0, 99))
+def test_streams_read_in_turns(counts: list[int], seed: int) -> None:
+    cases = [random_case(count, 1, seed + k) for k, count in enumerate(counts)]
+    readers = [IntervalReader(encode_intervals(*intervals(*case))) for case in cases]
+    joint, rng = JointReader(readers), np.random.default_rng(seed)
+    cuts = np.sort([[0, *rng.integers(0, count + 1, 2), count] for count in counts])
+    for turn in range(3):
+        parts = [slice(own[turn], own[turn + 1]) for own in cuts]
+        columns = [(*mixtures, bins.first, bins.counts, symbols) for mixtures, bins, symbols in cases]
+        own = [[column[part] for column in case] for case, part in zip(columns, parts, strict=True)]
+        *mixtures, first, many, symbols = (np.concatenate(column) for column in zip(*own, strict=True))
+        bins = Bins(first, many, 3)
+        assert (joint.read(IntegerMixtures(*mixtures), bins, cuts[:, turn + 1] - cuts[:, turn]) == symbols).all()
+    joint.close()
+    for reader in readers:
+        reader.finish()
+
+
+def test_streams_read_in_turns_that_end_or_do_not_fit() -> None:
+    (mixtures, bins, symbols), one = random_case(400, 0, seed=4), np.array([400])
+    data = encode_intervals(*intervals(mixtures, bins, symbols))
+    with pytest.raises(ValueError, match="too short"):
+        JointReader([IntervalReader(data[:-8])]).read(mixtures, bins, one)
+    with pytest.raises(ValueError, match=r"400 mixtures for \[399\] symbols of 1 streams"):
+        JointReader([IntervalReader(data)]).read(mixtures, bins, one - 1)
 
 
 def test_golden_bytes() -> None:
