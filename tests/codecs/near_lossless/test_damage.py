@@ -1,5 +1,6 @@
 """Files that are damaged, lie, or are cut short: an error in one line, never a picture that was not coded."""
 
+import io
 import os
 import signal
 import struct
@@ -17,17 +18,35 @@ from maskdecay.codecs import Picture, write_picture
 from maskdecay.codecs._container import HEADER_BYTES, Section, read_container
 from maskdecay.codecs.near_lossless import NearLosslessCodec, _file_work
 from maskdecay.codecs.near_lossless._codec import NEAR_LOSSLESS_FILE, join, take_apart
+from PIL import Image
 
 from maskdecay._cli import main
 
 GOLDEN = Path(__file__).parent / "fixtures" / "golden"
 _NOISE = np.random.default_rng(0).integers(0, 256, (4, 7, 4), dtype=np.uint8)
+
+
+def from_a_jpeg() -> np.ndarray:
+    """Pixels that are coded as luma and colour differences, but for one that cannot be."""
+    draw = np.random.default_rng(0)
+    blotches = Image.fromarray(draw.integers(40, 216, (3, 3, 3), dtype=np.uint8)).resize(
+        (20, 16), Image.Resampling.BICUBIC
+    )
+    file = io.BytesIO()
+    noisy = np.asarray(blotches).astype(int) + draw.integers(-3, 4, (16, 20, 3))
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    pixels = np.array(Image.open(file))
+    pixels[3, 4] = (255, 0, 1)
+    return pixels
+
+
 KINDS = {
     "grey": (_NOISE[:, :, 0], 0, None),
     "grey, alpha": (_NOISE[:, :, :2], 3, None),
     "rgb": (_NOISE[:, :, :3], 3, None),
     "rgb, alpha": (_NOISE, 0, None),
     "one pixel": (_NOISE[:1, :1, :3], 0, None),
+    "luma": (from_a_jpeg(), 0, None),
     "patches": (np.tile(_NOISE[:, :, :3], (1, 5, 1)), 3, 32),
 }
 
@@ -53,7 +72,7 @@ def files(codec: NearLosslessCodec, lossy_codec: NearLosslessCodec) -> dict[str,
 
 
 NAMES = [*KINDS, "lossy, 0", "lossy, 3"]
-SLOW = {"lossy, 0": 41, "lossy, 3": 41, "patches": 5}
+SLOW = {"lossy, 0": 41, "lossy, 3": 41, "patches": 5, "luma": 5}
 """Of those that take milliseconds, only every so many bytes are changed."""
 
 
@@ -74,6 +93,14 @@ def image_section(data: bytes) -> bytes:
 def with_section(data: bytes, section: bytes, **fields: Any) -> bytes:
     """An RGB file without alpha that holds another image section."""
     return resealed(data, b"\x01" + struct.pack("<I", len(section)) + section, **fields)
+
+
+def test_the_file_of_luma_has_the_section_that_is_to_be_damaged(
+    files: dict[str, tuple[NearLosslessCodec, bytes]],
+) -> None:
+    codec, data = files["luma"]
+    assert len(read_container(NEAR_LOSSLESS_FILE, data).sections[Section.COLOURS]) > 1  # a pixel is named
+    assert np.array_equal(codec.decode(data), from_a_jpeg())
 
 
 @pytest.mark.parametrize("name", NAMES)
