@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -45,9 +45,9 @@ def _pale(image: UInt8[Tensor, "3 height width"], generator: torch.Generator) ->
     kind = int(torch.multinomial(torch.tensor(_SHARES), 1, generator=generator))
     halved = bool(torch.rand((), generator=generator) < _HALVED)
     if kind == 0:
-        pixels = _in_colours(image, _PHOTO_CD, halved=True)
+        pixels = _in_colours(image, _PHOTO_CD, _at_pixels)
     elif kind == 1:
-        pixels = _in_colours(image, _JPEG, halved=halved)
+        pixels = _in_colours(image, _JPEG, _centred if halved else torch.clone)
     else:
         quality = int(torch.randint(_QUALITIES[0], _QUALITIES[1] + 1, (), generator=generator))
         pixels = to_space(_through_jpeg(image, quality, halved=halved), _JPEG).pixels
@@ -55,23 +55,39 @@ def _pale(image: UInt8[Tensor, "3 height width"], generator: torch.Generator) ->
 
 
 def _in_colours(
-    image: UInt8[Tensor, "3 height width"], space: ColourSpace, *, halved: bool
+    image: UInt8[Tensor, "3 height width"], space: ColourSpace, halve: Callable[[Tensor], Tensor]
 ) -> UInt8[np.ndarray, "height width 3"]:
     matrix = torch.tensor(space.matrix, dtype=torch.float32)
     offset = torch.tensor(space.offset, dtype=torch.float32)[:, None, None]
     planes = torch.einsum("ij,jhw->ihw", torch.linalg.inv(matrix), image + offset)
-    differences = _halved(planes[1:]) if halved else planes[1:]
-    rounded = torch.cat([planes[:1], differences]).round().int().permute(1, 2, 0).numpy()
+    rounded = torch.cat([planes[:1], halve(planes[1:])]).round().int().permute(1, 2, 0).numpy()
     pixels = planes_as_picture(rounded, space)
     # What is beyond black or white is cut off in a picture, and found again as something nearer.
     return to_space(from_space(pixels, space), space).pixels
 
 
-def _halved(planes: Float[Tensor, "2 height width"]) -> Float[Tensor, "2 height width"]:
-    """Through half the resolution, in whole numbers there as well."""
+def _centred(planes: Float[Tensor, "2 height width"]) -> Float[Tensor, "2 height width"]:
+    """Through half the resolution, in whole numbers there as well; each sample is in the middle of four pixels."""
     height, width = planes.shape[1:]
     small = F.avg_pool2d(planes[None], 2, ceil_mode=True).round()
     return F.interpolate(small, scale_factor=2, mode="bilinear")[0, :, :height, :width]
+
+
+def _at_pixels(planes: Float[Tensor, "2 height width"]) -> Float[Tensor, "2 height width"]:
+    """Through half the resolution; samples are at every second pixel, and what lies between is their mean."""
+    height, width = planes.shape[1:]
+    binomial = torch.tensor([1.0, 2.0, 1.0]) / 4
+    padded = F.pad(planes[:, None], (1, 1, 1, 1), mode="replicate")
+    low = F.conv2d(padded, (binomial[:, None] * binomial)[None, None], stride=2)[:, 0].round()
+    low = F.pad(low[None], (0, 1, 0, 1), mode="replicate")[0]
+    rows = _between(low.mT).mT
+    return _between(rows)[:, :height, :width]
+
+
+def _between(samples: Float[Tensor, "2 rows columns"]) -> Float[Tensor, "2 rows more_columns"]:
+    """Samples and, after each but the last, its mean with the next, halves rounded up."""
+    means = ((samples[..., :-1] + samples[..., 1:] + 1) / 2).floor()
+    return torch.cat([torch.stack([samples[..., :-1], means], -1).flatten(-2), samples[..., -1:]], -1)
 
 
 def _through_jpeg(

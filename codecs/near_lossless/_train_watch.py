@@ -71,7 +71,7 @@ def validation_crops(pictures: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[UInt8[T
 def middles(images: Sequence[UInt8[Tensor, "3 _ _"]], count: int, side: int) -> list[UInt8[Tensor, "3 _ _"]]:
     """Crops of `side` pixels or less from at most `count` images."""
     found = []
-    for image in images[:: -(-len(images) // count)]:
+    for image in images[:: max(1, -(-len(images) // count))]:
         top, left = ((length - min(length, side)) // 2 for length in image.shape[1:])
         found.append(image[:, top : top + side, left : left + side])
     return found

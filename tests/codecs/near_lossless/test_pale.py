@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from maskdecay.codecs.near_lossless._colour_space import SPACES, from_space, to_space
-from maskdecay.codecs.near_lossless._pale import some_pale
+from maskdecay.codecs.near_lossless._pale import _at_pixels, some_pale
+from maskdecay.codecs.near_lossless._train_watch import middles
 
 
 def pictures(count: int) -> list[torch.Tensor]:
@@ -34,6 +35,18 @@ def test_all_or_none():
     images = pictures(5)
     assert all(a is b for a, b in zip(images, some_pale(images, 0.0, torch.Generator()), strict=True))
     assert all(a is not b for a, b in zip(images, some_pale(images, 1.0, torch.Generator()), strict=True))
+
+
+def test_samples_at_every_second_pixel_by_hand():
+    """Between 0 and 5 halves are rounded up; the last column and row have no next sample but themselves."""
+    flat = torch.zeros(2, 4, 4)
+    flat[:, :, 2:] = 8.0  # smoothed by 1, 2, 1: 0, 2, 6, 8; samples 0 and 6
+    assert _at_pixels(flat)[0, 1].tolist() == [0.0, 3.0, 6.0, 6.0]
+    assert _at_pixels(flat.mT)[1, :, 3].tolist() == [0.0, 3.0, 6.0, 6.0]
+
+
+def test_no_pictures_have_no_middles():
+    assert middles([], 4, 8) == []
 
 
 def _is_of(pixels: np.ndarray, space) -> bool:
