@@ -20,6 +20,7 @@ from ._fixed_point import dyadic_slope, power_of_two_above, round_within, to_str
 
 SUM_LIMIT = 2**24  # float32 holds all integers up to here
 LIMIT = 255  # of operands and weights, in steps; libraries that round factors to bfloat16 keep 256 and less
+HIGHEST_LIMIT = 2048  # float16 and TF32 hold all integers up to here, and a float32 of 24 bits the sums
 _LEAST_STEP = 2.0**-60
 
 
@@ -36,7 +37,7 @@ class IntegerLayer(nn.Module):
         limit: of operands and weights, in steps.
 
     Raises:
-        ValueError: `limit` is not in 1..256.
+        ValueError: `limit` is not in 1..2048.
     """
 
     operand_step: Tensor
@@ -48,8 +49,8 @@ class IntegerLayer(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, inputs: int, limit: int = LIMIT) -> None:
         super().__init__()
-        if not 1 <= limit <= 256:
-            raise ValueError(f"limit={limit} must be in 1..256, which is as far as bfloat16 counts")
+        if not 1 <= limit <= HIGHEST_LIMIT:
+            raise ValueError(f"limit={limit} must be in 1..{HIGHEST_LIMIT}, which is as far as float16 counts")
         self.limit = limit
         self.path = ""  # within the network, for errors
         rows = weight.shape[0]

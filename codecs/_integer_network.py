@@ -102,7 +102,10 @@ class IntegerNetwork(nn.Module):
         Raises:
             RuntimeError: it differs.
         """
-        digest = self._digest()
+        try:
+            digest = self._digest()
+        except OverflowError as error:
+            raise RuntimeError(f"self-test failed: weights were changed or damaged, for {error}") from error
         if not torch.equal(digest, self.test_digest):
             raise RuntimeError(
                 f"self-test failed: the integer network makes {_hex(digest)} of its test input on "

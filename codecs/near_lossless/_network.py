@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._integer_network import IntegerNetwork
 from .._tables import Tables
 from ..evc._latents import hyper_latent_tables
-from ._exact import exact_parts, exact_residual, is_exact
+from ._exact import RESIDUAL_LIMIT, exact_parts, exact_residual, is_exact
 from ._ground import lossy_ground, write_lossy
 from ._lossy import PICTURE, LossyConfig, LossyStage, exact_lossy, lossy_parts
 from ._residual import COLOURS, ResidualConfig, ResidualNetwork
@@ -51,12 +51,15 @@ class NearLossless(nn.Module):
 
 
 @torch.no_grad()
-def exact_network(network: NearLossless, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> NearLossless:
+def exact_network(
+    network: NearLossless, images: Sequence[UInt8[Tensor, "3 _ _"]], *, limit: int = RESIDUAL_LIMIT
+) -> NearLossless:
     """A copy that computes in exact integers, as files need; call `seal_network` after training it further.
 
     Args:
         network: trained; stays as it is.
         images: typical ones, which set the ranges of activations.
+        limit: of operands and weights of the residual network, in steps.
 
     Raises:
         ValueError: the network is exact already, or weights are not finite.
@@ -69,7 +72,7 @@ def exact_network(network: NearLossless, images: Sequence[UInt8[Tensor, "3 _ _"]
         images = [image[:, :_OBSERVED_SIDE, :_OBSERVED_SIDE] for image in images]
         grounds = [_ground(stage, image, tables) for image in images]
         stage.train(training)
-    result.residual = exact_residual(network.residual, images, grounds)
+    result.residual = exact_residual(network.residual, images, grounds, limit=limit)
     return result
 
 

@@ -17,6 +17,7 @@ import maskdecay as md
 
 from .._bundled import IDENTITY, name_for, names_in
 from .._identity import weights_identity
+from .._integer import LIMIT
 from .._writing import write_whole
 from ..evc._train_files import RECORD, read_record
 from ._lossy import LossyConfig
@@ -26,6 +27,7 @@ from ._residual import ResidualConfig
 BUNDLED = Path(__file__).parent / "weights"
 _SUFFIX = ".safetensors"
 _RECIPE, _LOSSY_RECIPE, _EXACT_MARK = "residual.recipe", "lossy.recipe", "residual.trunk.per_unit"
+_LIMIT = "residual.limit"  # files without it have 255
 
 
 def bundled_names() -> list[str]:
@@ -49,13 +51,13 @@ def load_network(name_or_path: str | Path) -> NearLossless:
         OSError: the file cannot be read.
     """
     path = _path_of(name_or_path)
-    config, lossy, exact = _recipe(path)
+    config, lossy, limit = _recipe(path)
 
     def build() -> NearLossless:
         with torch.random.fork_rng(devices=[]):
             network = NearLossless(config, lossy).eval()
             noise = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
-            return exact_network(network, [noise]) if exact else network
+            return network if limit is None else exact_network(network, [noise], limit=limit)
 
     return md.load(path, build).float().eval()
 
@@ -111,8 +113,8 @@ def _shortened(tensor: Tensor) -> Tensor:
     return small if tensor.dtype == torch.float32 and torch.equal(small.float(), tensor) else tensor
 
 
-def _recipe(path: Path) -> tuple[ResidualConfig, LossyConfig | None, bool]:
-    """How a saved network was built, and whether it computes in integers."""
+def _recipe(path: Path) -> tuple[ResidualConfig, LossyConfig | None, int | None]:
+    """How a saved network was built, and the limit of its integers if it computes in any."""
     with path.open("rb"):  # safetensors tells less about a file that cannot be read
         pass
     try:
@@ -121,6 +123,8 @@ def _recipe(path: Path) -> tuple[ResidualConfig, LossyConfig | None, bool]:
             if _RECIPE not in names:
                 raise ValueError(f"'{path}' holds no near-lossless network: it has no tensor {_RECIPE}")
             lossy = LossyConfig.from_tensor(file.get_tensor(_LOSSY_RECIPE)) if _LOSSY_RECIPE in names else None
-            return ResidualConfig.from_tensor(file.get_tensor(_RECIPE)), lossy, _EXACT_MARK in names
+            limit = int(file.get_tensor(_LIMIT)) if _LIMIT in names else LIMIT
+            config = ResidualConfig.from_tensor(file.get_tensor(_RECIPE))
+            return config, lossy, limit if _EXACT_MARK in names else None
     except (SafetensorError, OSError) as error:
         raise ValueError(f"'{path}' is no safetensors file, or a damaged one") from error

@@ -149,7 +149,7 @@ class TestLayers:
         seed=st.integers(0, 10**6),
         exponents=st.lists(st.integers(0, 14), min_size=6, max_size=6),
         gain=st.sampled_from([1e-3, 1.0, 50.0]),
-        limit=st.sampled_from([1, 127, 255]),
+        limit=st.sampled_from([1, 127, 255, 2047]),
     )
     @settings(max_examples=60, deadline=None)
     def test_a_layer_is_whole_number_arithmetic(self, geometry, seed, exponents, gain, limit):
@@ -213,9 +213,9 @@ class TestLayers:
         with pytest.raises(ValueError, match="operand_step holds numbers that are no powers of two"):
             layer.prove()
 
-    def test_limits_beyond_bfloat16_are_refused(self):
-        with pytest.raises(ValueError, match="limit=300"):
-            IntegerLinear(torch.ones(2, 3), None, 3, limit=300)
+    def test_limits_beyond_float16_are_refused(self):
+        with pytest.raises(ValueError, match="limit=2049"):
+            IntegerLinear(torch.ones(2, 3), None, 3, limit=2049)
 
     def test_what_evaluation_keeps_follows_changes(self):
         layer, x = IntegerLinear(torch.full((1, 1), 0.5), None, 1).eval(), torch.tensor([100.0])
