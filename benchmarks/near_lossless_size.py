@@ -3,8 +3,8 @@
     python benchmarks/near_lossless_size.py DATA/kodak/kodim19.png --clock cpu
 
 A picture is enlarged 1, 2, 4 and 8 times a side (0.4 to 25 MP). Each size is encoded in a process of its own and
-decoded in another, one thread each, after a picture of 32x32 that loads everything: memory is the process's peak above
-that of a process that stops there. Prints Markdown; the decoded pixels are compared with the original.
+decoded in another, one thread each, after a picture of 32x32 that loads everything: what memory grows by is told
+against a process that stops there. Prints Markdown; the decoded pixels are compared with the original.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from PIL import Image
 from tabulate import tabulate
 
 HEADS = (
-    "pixels", "MP", "bpsp", "encode s", "us per pixel", "decode s", "us per pixel", "encode MiB", "of the pixels' own",
-    "decode MiB", "of the pixels' own",
+    "pixels", "MP", "bpsp", "encode s", "us per pixel", "decode s", "us per pixel", "encode MiB", "times pixels",
+    "decode MiB", "times pixels",
 )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def main(
             error = int(np.abs(np.load(decoded).astype(np.int16) - x).max())
             assert error <= tau, error
             count, own = x.shape[0] * x.shape[1], x.nbytes / 2**20
-            memory = [cell for peak in (encoding_peak, decoding_peak) for cell in _memory(peak - empty, own)]
+            memory = [cell for peak in (encoding_peak, decoding_peak) for cell in _memory(peak, empty, own)]
             times = [cell for s in (encoding, decoding) for cell in (f"{s:.2f}", f"{1e6 * s / count:.2f}")]
             bits = f"{8 * file.stat().st_size / x.size:.3f}"
             rows.append([f"{large.width}x{large.height}", f"{count / 1e6:.1f}", bits, *times, *memory])
@@ -98,13 +98,14 @@ def main(
     print(tabulate(rows, headers=HEADS, tablefmt="github", disable_numparse=True))
     print(
         f"\nError bound {tau}, weights `{model}`, {'CPU' if clock == 'cpu' else 'wall'} time of one thread. Memory is "
-        f"above the {empty:.0f} MiB of a process that has coded 32x32 pixels, the original or the decoded picture "
-        f"included.\n\n{describe_machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {date.today()}."
+        "the process's peak, the original or the decoded picture included; times pixels: what is above the "
+        f"{empty:.0f} MiB of a process that has coded 32x32 pixels alone, as a multiple of the pixels' own bytes.\n\n"
+        f"{describe_machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {date.today()}."
     )
 
 
-def _memory(peak: float, own: float) -> tuple[str, str]:
-    return f"{peak:.0f}", f"{peak / own:.1f}"
+def _memory(peak: float, empty: float, own: float) -> tuple[str, str]:
+    return f"{peak:.0f}", f"{(peak - empty) / own:.1f}"
 
 
 if __name__ == "__main__":
