@@ -18,7 +18,7 @@ from .._evaluation import Clock
 from .._measuring import Told, describe_machine, open_pictures
 from .._pictures import Picture
 from ._codec import NearLosslessCodec
-from ._rivals import find_rivals
+from ._rivals import find_rivals, informed_rivals
 
 BEST_RIVAL = "best-rival"
 _CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -73,6 +73,7 @@ def compare_files(
     *,
     title: str = "near-lossless",
     rivals: Sequence[str] = (),
+    colour_spaces: bool = True,
     limit: int | None = None,
     max_pixels: int = MAX_PIXELS,
     clock: Clock = "wall",
@@ -86,6 +87,7 @@ def compare_files(
         taus: error bounds, each once.
         title: what tables and plots call the codec.
         rivals: of `find_rivals`; those that the machine lacks are told in the comparison's `missing`.
+        colour_spaces: for `NearLosslessCodec.encode`; JPEG XL is then also measured with the same knowledge.
         limit: take so many pictures only.
         max_pixels: larger pictures are refused.
         clock: see `measure_coders`.
@@ -95,22 +97,25 @@ def compare_files(
         ValueError: a bound, a name, the folder or a picture is bad.
         OSError: a file cannot be read.
     """
-    own = near_lossless_coder(codec, taus, title=title)
+    own = near_lossless_coder(codec, taus, title=title, colour_spaces=colour_spaces)
     others, missing = find_rivals(rivals, taus)
+    informed = informed_rivals(rivals, taus) if colour_spaces else ()
     pictures = dict(list(open_pictures(folder, max_pixels).items())[:limit])
-    rows = measure_coders([own], pictures, rivals=others, clock=clock, told=told)
+    rows = measure_coders([own, *informed], pictures, rivals=others, clock=clock, told=told)
     return Comparison(
         dataset=Path(folder).resolve().name,
         pictures=tuple(pictures),
         rows=tuple(rows),
-        abouts=tuple(f"{coder.title}: {coder.about}" for coder in (own, *others)),
+        abouts=tuple(f"{coder.title}: {coder.about}" for coder in (own, *informed, *others)),
         missing=missing,
         machine=describe_machine(),
         clock=clock,
     )
 
 
-def near_lossless_coder(codec: NearLosslessCodec, taus: Sequence[int], *, title: str = "near-lossless") -> Coder:
+def near_lossless_coder(
+    codec: NearLosslessCodec, taus: Sequence[int], *, title: str = "near-lossless", colour_spaces: bool = True
+) -> Coder:
     """A codec at some error bounds, for `measure_coders`.
 
     Raises:
@@ -119,10 +124,10 @@ def near_lossless_coder(codec: NearLosslessCodec, taus: Sequence[int], *, title:
     return Coder(
         name="near-lossless",
         title=title,
-        about=f"weights {codec.identity}",
+        about=f"weights {codec.identity}" + ("" if colour_spaces else ", coding RGB"),
         setting="max error",
         settings=tuple(taus),
-        encode=lambda pixels, tau: codec.encode(Picture(colour=pixels), max_error=tau),
+        encode=lambda pixels, tau: codec.encode(Picture(colour=pixels), max_error=tau, colour_spaces=colour_spaces),
         decode=lambda data: codec.decode(data, as_="picture").colour,
     )
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .._container import read_container
+from .._container import Section, read_container
 from .._descriptions import describe_file
 from .._folders import Work
 from .._picture_files import read_picture, write_picture
 from .._pictures import MODES
 from .._writing import write_whole
 from ._codec import NEAR_LOSSLESS_FILE, NearLosslessCodec
+from ._colour_section import space_of
 from ._weights import bundled_name_for
 
 
@@ -28,6 +29,7 @@ class EncodeFiles:
         verify: decode each file again before it is written.
         device: where networks run.
         patches: their side in pixels, or None for no patches.
+        colour_spaces: code luma and differences where a picture was made of these, at a bound of 0.
     """
 
     model: str
@@ -37,6 +39,7 @@ class EncodeFiles:
     verify: bool
     device: str = "cpu"
     patches: int | None = None
+    colour_spaces: bool = True
 
     def __call__(self) -> Work:
         """Codes the first path's image to the second."""
@@ -47,7 +50,13 @@ class EncodeFiles:
         picture = read_picture(source, max_pixels=self.max_pixels)
         if not self.metadata:
             picture = picture.without_profiles()
-        data = codec.encode(picture, max_error=self.max_error, patches=self.patches, verify=self.verify)
+        data = codec.encode(
+            picture,
+            max_error=self.max_error,
+            patches=self.patches,
+            colour_spaces=self.colour_spaces,
+            verify=self.verify,
+        )
         write_whole(target, data)
         facts = describe(data)
         return f"{facts['bytes']} bytes, {facts['bpsp']} bpsp, max error {facts['max_error']}"
@@ -94,11 +103,14 @@ class DecodeFiles:
 
 
 def describe(data: bytes) -> dict[str, str | int | float]:
-    """What a file says about itself, once its checksums are right; `bpsp` is bits per sub-pixel of the whole file.
+    """What a file says about itself, once its checksums are right; `bpsp` is bits per sub-pixel of the whole file,
+    `coded_as` its colours' kind.
 
     Raises:
         ValueError: this is no near-lossless file or a damaged one.
     """
     facts = describe_file(NEAR_LOSSLESS_FILE, "max_error", data)
     sub_pixels = int(facts["width"]) * int(facts["height"]) * len(str(facts["mode"]))
-    return {**facts, "bpsp": round(8 * len(data) / sub_pixels, 4)}
+    section = read_container(NEAR_LOSSLESS_FILE, data, max_pixels=1 << 64).sections.get(Section.COLOURS)
+    coded_as = facts["mode"] if section is None else f"luma and differences of a {space_of(section).name}"
+    return {**facts, "coded_as": coded_as, "bpsp": round(8 * len(data) / sub_pixels, 4)}

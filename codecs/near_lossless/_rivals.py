@@ -14,6 +14,8 @@ from PIL import Image
 
 from .._coders import Coder, MissingCodecError, Pixels
 from ._bound import bin_width
+from ._colour_section import pack_colours, unpack_colours
+from ._colour_space import convert
 
 _LENGTH = struct.Struct("<I")
 JPEG_XL_EFFORT = 9
@@ -77,6 +79,32 @@ def _jpeg_xl(taus: tuple[int, ...]) -> Coder:
     options = {"lossless": True, "effort": JPEG_XL_EFFORT, "numthreads": 1}
     about = f"imagecodecs, effort {JPEG_XL_EFFORT}"
     return _of_bins("jpeg-xl", "bins + JPEG XL", about, taus, partial(encode, **options), decode)
+
+
+def informed_rivals(names: Sequence[str], taus: Sequence[int]) -> tuple[Coder, ...]:
+    """JPEG XL, told what a lossless file of this codec knows of a picture's colours, where JPEG XL is a rival."""
+    if "jpeg-xl" not in names or 0 not in taus:
+        return ()
+    try:
+        encode, decode = _imagecodecs("jpegxl")
+    except MissingCodecError:
+        return ()
+    options = {"lossless": True, "effort": JPEG_XL_EFFORT, "numthreads": 1}
+
+    def write(pixels: Pixels, tau: int) -> bytes:
+        found = convert(pixels) if pixels.shape[2] == 3 else None
+        if found is None:
+            return _join([b"", encode(np.ascontiguousarray(pixels), **options)])
+        return _join([pack_colours(found, pixels), encode(found.pixels, **options)])
+
+    def read(data: bytes) -> Pixels:
+        section, file = _split(data)
+        pixels = decode(file)
+        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+        return unpack_colours(section, pixels) if section else pixels
+
+    about = f"imagecodecs, effort {JPEG_XL_EFFORT}; no file format, and not among the best rivals"
+    return (_coder("jpeg-xl-luma", "JPEG XL of luma and differences", about, (0,), write, read),)
 
 
 def _webp(taus: tuple[int, ...]) -> Coder:

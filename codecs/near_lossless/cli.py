@@ -58,6 +58,9 @@ def encode(
             help="Side of patches that a GPU decodes all at once; the smaller, the more bits.",
         ),
     ] = None,
+    colour_spaces: Annotated[
+        bool, typer.Option(help="At 0, code luma and differences where a picture was made of these.")
+    ] = True,
     verify: Annotated[bool, typer.Option("--verify", help="Decode each file again before it is written.")] = False,
     metadata: Annotated[bool, typer.Option(help="Keep ICC profiles and EXIF blocks.")] = True,
     recursive: Recursive = False,
@@ -81,6 +84,7 @@ def encode(
             metadata=metadata,
             max_error=max_error,
             patches=patches,
+            colour_spaces=colour_spaces,
             verify=verify,
         )
         return plan_coding(inputs, output, SUFFIX, recursive), work

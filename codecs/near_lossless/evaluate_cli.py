@@ -35,6 +35,9 @@ def evaluate(
         str,
         typer.Option(metavar="NAME,...", help="Codecs to hold it against; jpeg-xl and webp code quantised pixels."),
     ] = "jpeg-ls,jpeg-xl,webp",
+    colour_spaces: Annotated[
+        bool, typer.Option(help="At 0, code luma and differences where a picture was made of these.")
+    ] = True,
     no_rivals: Annotated[bool, typer.Option("--no-rivals", help="Measure the model alone.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many images only.")] = None,
     clock: Annotated[
@@ -57,7 +60,7 @@ def evaluate(
         check_outputs(out, plot)
         names = () if no_rivals else words_of(rivals)
         with notes_told(_say), progress() as told:
-            comparison = _compare(folder, model, max_error, names, limit, clock, max_pixels, told)
+            comparison = _compare(folder, model, max_error, names, colour_spaces, limit, clock, max_pixels, told)
         _write(comparison, form, out, plot)
     except (ValueError, OSError, RuntimeError) as error:
         _say(one_line(error))
@@ -74,6 +77,7 @@ def _compare(
     model: str,
     max_error: str,
     rivals: tuple[str, ...],
+    colour_spaces: bool,
     limit: int | None,
     clock: ClockName,
     max_pixels: int,
@@ -93,8 +97,8 @@ def _compare(
     codec = NearLosslessCodec.load(model, max_pixels=max_pixels)
     title = f"near-lossless {Path(model).name.removesuffix('.safetensors')}"
     return compare_files(
-        codec, folder, taus, title=title, rivals=rivals, limit=limit, max_pixels=max_pixels, clock=clock.value,
-        told=told,
+        codec, folder, taus, title=title, rivals=rivals, colour_spaces=colour_spaces, limit=limit,
+        max_pixels=max_pixels, clock=clock.value, told=told,
     )  # fmt: skip
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import zlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskdecay.codecs.near_lossless import NearLosslessCodec
 from maskdecay.codecs.near_lossless._colour_section import pack_colours, space_of, unpack_colours
 from maskdecay.codecs.near_lossless._colour_space import SPACES, convert, from_space, to_space
+from maskdecay.codecs.near_lossless._rivals import find_rivals, informed_rivals
+from maskdecay.codecs.near_lossless.cli import app
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from typer.testing import CliRunner
 
 JPEG, WEBP, PHOTO_CD = SPACES
 
@@ -21,8 +25,16 @@ JPEG, WEBP, PHOTO_CD = SPACES
 def photo(height: int = 96, width: int = 128, seed: int = 0) -> np.ndarray:
     """Soft blotches of colour with some noise."""
     random = np.random.default_rng(seed)
-    soft = np.stack([gaussian_filter(random.normal(size=(height, width)), 6) for _ in range(3)], -1)
-    return (128 + 400 * soft + random.normal(size=soft.shape)).clip(0, 255).astype(np.uint8)
+    return (
+        (128 + 20 * soft(height, width, random) + random.normal(size=(height, width, 3))).clip(0, 255).astype(np.uint8)
+    )
+
+
+def soft(height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """Three planes without edges, of mean 0 and deviations near 1."""
+    coarse = torch.from_numpy(random.normal(size=(1, 3, 2 + height // 12, 2 + width // 12)))
+    planes = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")
+    return planes[0].permute(1, 2, 0).numpy()
 
 
 def decoded(picture: np.ndarray, **how: object) -> np.ndarray:
@@ -67,8 +79,8 @@ def test_decoded_webps_are_recognised_to_the_last_pixel():
 
 def test_photo_cd_is_recognised_where_black_and_white_are_cut_off():
     random = np.random.default_rng(0)
-    soft = np.stack([gaussian_filter(random.normal(size=(96, 128)), 6) for _ in range(3)], -1)
-    planes = (np.array([100, 0, 0]) + 600 * soft + random.normal(size=soft.shape)).astype(np.int32)
+    planes = np.array([100, 0, 0]) + 40 * soft(96, 128, random) + random.normal(size=(96, 128, 3))
+    planes = planes.astype(np.int32)
     planes = planes.clip([0, -156, -137], [255, 99, 118])
     whole = np.stack(PHOTO_CD.to_rgb(*np.moveaxis(planes, -1, 0)), -1)
     picture = whole.clip(0, 255).astype(np.uint8)
@@ -154,3 +166,26 @@ def test_a_bound_leaves_colours_as_they_are():
     codec = NearLosslessCodec.load("causal")
     picture = decoded(photo(40, 40), format="JPEG", quality=92)
     assert codec.encode(picture, max_error=1) == codec.encode(picture, max_error=1, colour_spaces=False)
+
+
+def test_info_and_options_tell_of_colours(tmp_path):
+    Image.fromarray(decoded(photo(40, 40), format="JPEG", quality=92)).save(tmp_path / "a.png")
+    run = CliRunner().invoke
+    for extra, coded_as in (([], "luma and differences of a JPEG"), (["--no-colour-spaces"], "RGB")):
+        assert (
+            run(app, ["encode", f"{tmp_path}/a.png", "-o", f"{tmp_path}/a.nlic", "--overwrite", *extra]).exit_code == 0
+        )
+        told = json.loads(run(app, ["info", f"{tmp_path}/a.nlic", "--json"]).output)
+        assert (told[0] if isinstance(told, list) else told)["coded_as"] == coded_as
+
+
+def test_a_rival_with_the_same_knowledge():
+    pytest.importorskip("imagecodecs")
+    (coder,) = informed_rivals(("jpeg-xl",), (0, 2))
+    (plain,), _ = find_rivals(("jpeg-xl",), (0,))
+    picture = decoded(photo(), format="JPEG", quality=92)
+    data = coder.encode(picture, 0)
+    assert len(data) < len(plain.encode(picture, 0))
+    for any_picture in (picture, photo(), photo()[:, :, :1]):
+        np.testing.assert_array_equal(coder.decode(coder.encode(any_picture, 0)), any_picture)
+    assert informed_rivals(("jpeg-xl",), (1, 2)) == informed_rivals(("webp",), (0,)) == ()

@@ -96,7 +96,8 @@ def test_the_command_writes_what_it_finds(tiny_weights: Path, folder: Path, tmp_
     found = json.loads(out.read_text())
     assert found["pictures"] == ["a.png", "b.png"]
     rows = {(row["coder"], row["tau"]): row for row in found["rows"]}
-    assert set(rows) == {(name, tau) for name in ("near-lossless", "jpeg-xl", "webp", BEST_RIVAL) for tau in (0, 3)}
+    everywhere = {(name, tau) for name in ("near-lossless", "jpeg-xl", "webp", BEST_RIVAL) for tau in (0, 3)}
+    assert set(rows) == {*everywhere, ("jpeg-xl-luma", 0)}
     assert rows["near-lossless", 0]["psnr"] is None
     assert rows["near-lossless", 3]["max_error"] == 3
     assert rows[BEST_RIVAL, 3]["bpsp"] <= min(rows["jpeg-xl", 3]["bpsp"], rows["webp", 3]["bpsp"])
