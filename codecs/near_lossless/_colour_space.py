@@ -1,8 +1,8 @@
 """Pictures that once were luma and chroma of 8 bits: few RGB triples can come of that, and those alone need coding.
 
 A decoder of JPEG or WebP, or of a Photo CD, computes RGB by rounding from 8-bit luma and two 8-bit colour differences.
-Of all RGB triples these reach a quarter, a quarter, and a ninth. Where a picture has only such triples, luma and
-differences are coded in their place, without loss: up to log2(4.2) or log2(9.4) bits fewer per pixel. They are arranged
+Of all RGB triples these reach a quarter, a sixth, and a ninth. Where a picture has only such triples, luma and
+differences are coded in their place, without loss: up to 2.1, 2.7 and 3.2 bits fewer per pixel. They are arranged
 as (luma + red difference, luma, luma + blue difference), modulo 256: a pale picture, to a network that knows pictures.
 
 Constants: ITU-T T.871 (JFIF) in 16-bit fixed point, as libjpeg has it; RFC 6386 (VP8) in libwebp's fixed point; Photo
