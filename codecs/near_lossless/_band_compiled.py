@@ -16,6 +16,8 @@ from ._plan import make_plan
 from ._residual import ResidualNetwork
 from ._residual_coding import Piece
 
+_POSITIONS_AT_ONCE = 1 << 16  # between which the process hears signals: about 0.4 s
+
 
 class CompiledBands:
     """Does what `TorchBands` does, with a copy of the network as it is now.
@@ -54,12 +56,19 @@ class CompiledBands:
         self, decode: bool, canvas: Canvas, prior: Tensor, band: Band, starts: np.ndarray, lengths: np.ndarray,
         words: np.ndarray, state: np.ndarray,
     ) -> bool:  # fmt: skip
-        from ._band_numba import code_band
+        from ._band_numba import code_steps
 
         planes = (canvas.decoded.numpy(), canvas.original.numpy(), canvas.prediction.numpy())
         kind = int(tau_kinds(canvas.tau, 1).argmax())
         features = prior.cpu().contiguous().numpy()
         where = (band.top, band.rows, canvas.width, canvas.tau, kind, tap_offsets(canvas.stride).numpy())
-        return code_band(
-            decode, *planes, features, *where, self._plan, mixture_tables(), starts, lengths, words, state
-        )  # fmt: skip
+        steps, at_once = 2 * (band.rows - 1) + canvas.width, max(1, _POSITIONS_AT_ONCE // band.rows)
+        count = 0
+        for step in range(0, steps, at_once):
+            count = code_steps(
+                (step, min(step + at_once, steps)), count, decode, *planes, features, *where, self._plan,
+                mixture_tables(), starts, lengths, words, state,
+            )  # fmt: skip
+            if count < 0:
+                return False
+        return True

@@ -1,4 +1,4 @@
-"""A band of a picture, all of it in compiled code: context, network, mixture and entropy coder, step by step.
+"""A band of a picture in compiled code: context, network, mixture and entropy coder, step by step.
 
 The numbers are those of `_residual_coding`, which says in torch what happens here.
 """
@@ -23,13 +23,16 @@ _STATE_MASK = np.uint64((1 << 24) - 1)
 
 @njit(cache=True, error_model="numpy", nogil=True)
 @no_type_check
-def code_band(
-    decode: bool, flat: Any, original: Any, prediction: Any, prior: Any, top: int, height: int, width: int, tau: int,
-    kind: int, offsets: Any, plan: Any, tables: Any, starts: Any, lengths: Any, words: Any, state: Any,
-) -> bool:  # fmt: skip
-    """Code the positions of a band in the order of the stream.
+def code_steps(
+    steps: Any, count: int, decode: bool, flat: Any, original: Any, prediction: Any, prior: Any, top: int, height: int,
+    width: int, tau: int, kind: int, offsets: Any, plan: Any, tables: Any, starts: Any, lengths: Any, words: Any,
+    state: Any,
+) -> int:  # fmt: skip
+    """Code the positions of some steps of a band in the order of the stream.
 
     Args:
+        steps: the first, and the one after the last.
+        count: symbols of the band that are coded already.
         decode: read symbols from `words` and `state` and put pixels in `flat`; otherwise take them from `original`,
             and fill `starts` and `lengths`.
         flat: uint8 (places, colours): the decoded picture, padded.
@@ -38,7 +41,7 @@ def code_band(
         prior: float32 (places of the band, features): of the lossy stage; no features without one.
 
     Returns:
-        Whether there were words enough.
+        How many symbols of the band are coded now; -1 if there were not words enough.
     """
     trunk, heads, trunk_units, head_units, limit, components, sees_colours, logarithms = plan
     exp, inverse, sigmoid = tables
@@ -54,8 +57,8 @@ def code_band(
     places, values = np.empty(longest, np.int64), np.empty(longest, np.float32)
     means, scales = np.empty((1, components), np.int64), np.empty((1, components), np.int64)
     logits, weights = np.empty((1, components), np.int64), np.empty(components, np.int64)
-    count, begin = 0, (top + _REACH) * stride + _REACH
-    for t in range(2 * (height - 1) + width):
+    begin = (top + _REACH) * stride + _REACH
+    for t in range(steps[0], steps[1]):
         first = max(0, (t - width + 2) // 2)
         size = min(height - 1, t // 2) - first + 1
         for i in range(size):
@@ -82,7 +85,7 @@ def code_band(
                         slot, bottom, many, bins, weights, means, scales, 0, inverse, sigmoid
                     )
                     if not leave_interval(words, state, slot, start, end):
-                        return False
+                        return -1
                     flat[at, colour] = min(max(bottom + symbol * bins, 0), 255)
                 else:
                     symbol = (np.int64(original[at, colour]) - ground + tau) // bins - lowest
@@ -93,7 +96,7 @@ def code_band(
                 shifts[i, colour] = np.float32(flat[at, colour]) - centre[i, colour]
         if decode and size > 0:
             _fill_borders(flat, begin + first * stride + t - 2 * first, size, width, stride)
-    return True
+    return count
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskdecay.codecs import Picture
 from maskdecay.codecs._container import HEADER_BYTES
+from maskdecay.codecs.near_lossless import _band_compiled
 from maskdecay.codecs.near_lossless._codec import BoundError, NearLosslessCodec, _check_bound, join, take_apart
 from maskdecay.codecs.near_lossless._network import NearLossless, exact_network, seal_network
 from maskdecay.codecs.near_lossless._residual import ResidualConfig
@@ -131,3 +132,11 @@ def test_no_such_weights(tmp_path: Path) -> None:
     md.save(torch.nn.Linear(2, 2), tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="holds no near-lossless network"):
         load_network(tmp_path / "other.safetensors")
+
+
+def test_a_band_coded_few_steps_at_once_is_the_same(tiny_codec: NearLosslessCodec, monkeypatch) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    whole = tiny_codec.encode(picture, max_error=1)
+    monkeypatch.setattr(_band_compiled, "_POSITIONS_AT_ONCE", 40)
+    assert tiny_codec.encode(picture, max_error=1) == whole
+    assert np.abs(tiny_codec.decode(whole).astype(int) - picture).max() <= 1
