@@ -34,7 +34,6 @@ from maskdecay.codecs.near_lossless import (
     save_network,
     train,
 )
-from maskdecay.codecs.near_lossless._exact import count_macs
 from maskdecay.codecs.near_lossless._objective import estimate
 from maskdecay.codecs.near_lossless._students import StudentConfig
 from maskdecay.profiling._environment import environment_of
@@ -94,7 +93,7 @@ def train_arms(options: argparse.Namespace, images: TrainingImages) -> dict[str,
         if not path.exists():
             exact = train(network, images.images, config, told(name), student=student)
             save_network(network, options.save / f"{name}-float.safetensors", record)
-            save_network(exact, path, {**record, "macs": count_macs(exact.residual)})
+            save_network(exact, path, {**record, "macs": exact.residual.macs()})
         return load_network(path)
 
     start = load_network(options.start)
@@ -208,7 +207,7 @@ def main() -> None:
     seconds, files = measure_seconds(networks, pictures[0], options.rounds)
     arms = {
         name: {
-            "macs": count_macs(network.residual),
+            "macs": network.residual.macs(),
             "widths": [len(one) for one in network.residual.parameters() if one.dim() == 2],
             "bpsp": bits[name],
             "seconds": seconds[name],

@@ -149,11 +149,11 @@ def _predictions(taps: Tensor) -> list[Tensor]:
 
 
 @cache
-def logarithm_table() -> Float[Tensor, " entries"]:
+def logarithm_table(device: torch.device | None = None) -> Float[Tensor, " entries"]:
     """log2(1 + n) / 4 in 1/64, for n from 0 to 4095."""
-    return torch.tensor([round(16 * math.log2(1 + value)) / 64 for value in range(_LOG_ENTRIES)])
+    return torch.tensor([round(16 * math.log2(1 + value)) / 64 for value in range(_LOG_ENTRIES)], device=device)
 
 
 def _logarithm(value: Tensor) -> Tensor:
     """log2(1 + value) / 4, in 1/64."""
-    return logarithm_table().to(value.device).take(value.long().clamp(max=_LOG_ENTRIES - 1))
+    return logarithm_table(value.device).take(value.long().clamp(max=_LOG_ENTRIES - 1))

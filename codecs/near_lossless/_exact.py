@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
-from .._integer import LIMIT, IntegerLinear
+from .._integer import LIMIT
 from .._integer_convert import observe
 from .._integer_mixture import (
     LOGIT_UNITS,
@@ -87,11 +87,6 @@ def exact_parts(network: ResidualNetwork) -> list[IntegerNetwork]:
     if not is_exact(network):
         raise ValueError("the residual network computes in floats; make an exact copy with exact_residual first")
     return [part for part in (network.trunk, *network.heads) if isinstance(part, IntegerNetwork)]
-
-
-def count_macs(network: ResidualNetwork) -> int:
-    """Multiply-accumulates per pixel, in floats or in integers."""
-    return sum(layer.weight.numel() for layer in network.modules() if isinstance(layer, nn.Linear | IntegerLinear))
 
 
 def integer_mixtures(out: HeadOutputs) -> IntegerMixtures:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from .._integer import IntegerLinear
 from .._logistic_mixture import LogisticMixture
 from ._context import FEATURE_SETS, count_features
 
@@ -189,5 +190,5 @@ class ResidualNetwork(nn.Module):
         return LogisticMixture(out.logits, out.means * COLOUR_UNIT + shift[:, None], out.octaves * math.log(2))
 
     def macs(self) -> int:
-        """Multiply-accumulates per pixel."""
-        return sum(layer.weight.numel() for layer in self.modules() if isinstance(layer, nn.Linear))
+        """Multiply-accumulates per pixel, in floats or in integers."""
+        return sum(layer.weight.numel() for layer in self.modules() if isinstance(layer, nn.Linear | IntegerLinear))

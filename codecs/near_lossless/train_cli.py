@@ -102,14 +102,13 @@ def _hooks(
 ) -> Hooks:
     from .._train_board import Board
     from .._training_images import read_training_images
-    from ._exact import count_macs
     from ._train import Hooks
     from ._train_watch import Watch, validation_crops
     from ._weights import save_network
 
     def on_float(network: NearLossless) -> None:
         if options.float_output is not None and processes.first:
-            save_network(network, options.float_output, {**record, "macs": count_macs(network.residual)})
+            save_network(network, options.float_output, {**record, "macs": network.residual.macs()})
 
     if options.overwrite and processes.first:
         _remove(checkpoint)
@@ -132,10 +131,9 @@ def _hooks(
 
 def _finish(options: TrainOptions, trained: NearLossless, hooks: Hooks, record: dict[str, Any]) -> None:
     """Write the weights, and only then look at them: what was found goes into the file too."""
-    from ._exact import count_macs
     from ._weights import save_network
 
-    record["macs"] = count_macs(trained.residual)
+    record["macs"] = trained.residual.macs()
     identity = save_network(trained, options.output, record)
     if hooks.watch is not None:
         hooks.watch.finish(trained, *hooks.watch.seen)

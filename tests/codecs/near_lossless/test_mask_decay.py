@@ -21,7 +21,6 @@ from maskdecay.codecs.near_lossless import (
 )
 from maskdecay.codecs.near_lossless._band_compiled import CompiledBands
 from maskdecay.codecs.near_lossless._band_torch import TorchBands
-from maskdecay.codecs.near_lossless._exact import count_macs
 from maskdecay.codecs.near_lossless._residual_coding import no_ground, read_residual, write_residual
 from maskdecay.codecs.near_lossless._students import StudentConfig, example_for, plan_student
 from maskdecay.codecs.near_lossless._train_watch import Watch
@@ -69,7 +68,7 @@ def test_any_widths_code_the_same_compiled_and_in_torch(teacher: NearLossless) -
     assert [head.net[0].out_features for head in network.residual.heads] == [7, 1, 8]
     x = torch.randint(0, 256, (9, 14, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)) // 2
     exact = exact_network(network, [x.permute(2, 0, 1)]).residual
-    assert count_macs(exact) == count_macs(network.residual) == network.residual.macs()
+    assert exact.macs() == network.residual.macs()
     ground = no_ground(14, 3)
     streams, decoded = write_residual(CompiledBands(exact), x, 2, ground)
     assert write_residual(TorchBands(exact), x, 2, ground)[0] == streams
@@ -100,11 +99,11 @@ def test_a_training_narrows_its_teacher(tmp_path: Path) -> None:
     rows, columns = torch.arange(24)[:, None], torch.arange(24)[None, :]
     noise = torch.randint(0, 4, (3, 24, 24), generator=torch.Generator().manual_seed(0))
     image = (rows * 2 + columns + noise).to(torch.uint8)
-    before, masks_left, floats = count_macs(network.residual), [], []
+    before, masks_left, floats = network.residual.macs(), [], []
     hooks = Hooks(on_float=floats.append, watch=Watched(masks_left))
     config = TrainConfig(steps=40, batch=64, learning_rate=1e-2)
     trained = train(network, [image], config, hooks, student=StudentConfig(macs=0.5))
-    assert 0.2 * before < count_macs(trained.residual) <= 0.5 * before
+    assert 0.2 * before < trained.residual.macs() <= 0.5 * before
     assert floats == [network]
     assert masks_left[0] > 0
     assert masks_left[-1] == 0
