@@ -22,7 +22,8 @@ EXPLAINED = """
 95% interval by Student's t in brackets; `*` marks those whose interval leaves out 0. There is no correction for the
 number of comparisons: of 20 stars of methods that are all alike, one would be there by chance. `strength` was tuned
 (or set) as the config says. All methods spent the same optimizer steps (column `steps`, the teacher's included),
-not the same multiply-accumulates; `scratch-macs` trains for as long as those would last.
+not the same multiply-accumulates; `scratch-macs` trains for as long as those would last. `teacher free` is the gap
+narrowed from `scratch-half` towards `teacher-half`: the setting in which the teacher is there and its steps do not count.
 """
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -71,10 +72,10 @@ def table(runs: Runs, target: str, kind: str) -> str:
     rows = [make(runs, arm, target) for arm in arms]
     rows.sort(key=lambda row: row[0])
     head = {
-        "classifier": ["method", "n", "accuracy, %", "loss, nats", "gap narrowed, %", "against scratch, points",
-                       "against decay-none, points", "strength", "steps"],
+        "classifier": ["method", "n", "accuracy, %", "loss, nats", "gap narrowed, %", "teacher free, %",
+                       "against scratch, points", "against decay-none, points", "strength", "steps"],
         "codec": ["method", "n", "BD-rate against the teacher, %", "gap narrowed, %", "cost", "gap narrowed by cost, %",
-                  "cost against scratch", "cost against decay-none", "strength", "steps"],
+                  "teacher free, %", "cost against scratch", "cost against decay-none", "strength", "steps"],
     }[kind]  # fmt: skip
     return tabulate([row[1:] for row in rows], head, tablefmt="github", disable_numparse=True)
 
@@ -92,6 +93,7 @@ def classifier_row(runs: Runs, arm: str, target: str) -> list[Any]:
         spread(accuracy),
         spread(loss, 3),
         mean_gap(runs, arm, target, score, higher_is_better=True),
+        mean_gap(runs, arm, target, score, scratch="scratch-half", teacher="teacher-half", higher_is_better=True),
         paired(differences(runs, arm, "scratch", target, score)),
         paired(differences(runs, arm, "decay-none", target, score)),
         *_settings(own),
@@ -116,6 +118,7 @@ def codec_row(runs: Runs, arm: str, target: str) -> list[Any]:
         "" if arm == "scratch" else spread(found, 0),
         spread(cost, 3),
         mean_gap(runs, arm, target, score, higher_is_better=False),
+        mean_gap(runs, arm, target, score, scratch="scratch-half", teacher="teacher-half", higher_is_better=False),
         paired(differences(runs, arm, "scratch", target, score), 3),
         paired(differences(runs, arm, "decay-none", target, score), 3),
         *_settings(own),
@@ -143,12 +146,23 @@ def differences(
 
 
 def mean_gap(
-    runs: Runs, arm: str, target: str, score: Callable[[Mapping[str, Any]], float], *, higher_is_better: bool
+    runs: Runs,
+    arm: str,
+    target: str,
+    score: Callable[[Mapping[str, Any]], float],
+    *,
+    higher_is_better: bool,
+    scratch: str = "scratch",
+    teacher: str = "teacher",
 ) -> str:
-    """Returns the gap narrowed by the means over the seeds that arm, scratch and teacher share."""
-    found = [by_seed(runs, arm, target), by_seed(runs, "scratch", target), by_seed(runs, "teacher", "full")]
+    """Returns the gap narrowed by the means over the seeds that arm, scratch and teacher share.
+
+    `scratch-half` and `teacher-half` are the setting in which the teacher is there already and costs nothing: both had
+    as many steps as the student has after its teacher.
+    """
+    found = [by_seed(runs, arm, target), by_seed(runs, scratch, target), by_seed(runs, teacher, "full")]
     seeds = [seed for seed in found[0] if all(seed in runs_of for runs_of in found)]
-    if not seeds or arm == "scratch":
+    if not seeds or arm in ("scratch", scratch):
         return ""
     means = [fmean(score(runs_of[seed]) for seed in seeds) for runs_of in found]
     gap = gap_narrowed(*means, higher_is_better=higher_is_better)
