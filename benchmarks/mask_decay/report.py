@@ -23,7 +23,7 @@ EXPLAINED = """
 number of comparisons: of 20 stars of methods that are all alike, one would be there by chance. `strength` was tuned
 (or set) as the config says. All methods spent the same optimizer steps (column `steps`, the teacher's included),
 not the same multiply-accumulates; `scratch-macs` trains for as long as those would last. `teacher free` is the gap
-narrowed from `scratch-half` towards `teacher-half`: the setting in which the teacher is there and its steps do not count.
+narrowed from `scratch-half` towards `teacher-half`: as if the teacher were there and its steps did not count.
 """
 
 app = typer.Typer(add_completion=False, help=__doc__)

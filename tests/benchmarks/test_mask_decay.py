@@ -278,6 +278,8 @@ def test_the_classifiers_report_has_the_golden_numbers(lab):
     runs = [record("teacher", "full", s, {"accuracy": 92.0, "loss": 0.2}, macs=100.0) for s in (0, 1)]
     runs += [record("scratch", "half", s, {"accuracy": 88.0 + s, "loss": 0.4}) for s in (0, 1)]
     runs += [record("decay-evc", "half", s, {"accuracy": 90.0 + s, "loss": 0.3}, strength=0.1) for s in (0, 1)]
+    runs += [record("teacher-half", "full", s, {"accuracy": 91.0, "loss": 0.3}, macs=100.0) for s in (0, 1)]
+    runs += [record("scratch-half", "half", s, {"accuracy": 87.0 + s, "loss": 0.5}) for s in (0, 1)]
     text = lab.report.render(runs)
     row = next(line for line in text.splitlines() if line.startswith("| decay-evc"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -287,13 +289,14 @@ def test_the_classifiers_report_has_the_golden_numbers(lab):
         "90.50 ± 0.71",
         "0.300 ± 0.000",
         "57",
+        "86",
         "+2.00 [+2.00, +2.00] *",
         "",
         "0.1",
         "600",
     ]
     assert "50 MACs, 50.0% of the teacher's." in text
-    assert "6 runs, 1 minutes" in text
+    assert "10 runs, 1 minutes" in text
 
 
 def curve(factor):
@@ -307,8 +310,10 @@ def test_the_codecs_report_has_the_golden_numbers(lab, tmp_path):
         record("teacher", "full", 0, curve(1.0), macs=100.0),
         record("scratch", "small", 0, curve(1.2)),  # 20% more bits at every PSNR
         record("decay-evc", "small", 0, curve(1.1)),
+        record("teacher-half", "full", 0, curve(1.05), macs=100.0),
+        record("scratch-half", "small", 0, curve(1.3)),
     ]
     row = next(line for line in lab.report.render(runs).splitlines() if line.startswith("| decay-evc"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[:7] == ["decay-evc", "1", "10.00", "50", "1.100", "50", "-0.100 (one seed)"]
+    assert cells[:8] == ["decay-evc", "1", "10.00", "50", "1.100", "50", "80", "-0.100 (one seed)"]
     assert [path.name for path in lab.plots.draw(runs, tmp_path)] == ["methods.png", "curves.png"]
