@@ -22,7 +22,7 @@ def test_stages_are_told_apart_and_the_rest_is_other():
     assert report["networks"].median_ms == pytest.approx(20, rel=0.25)
     assert report["coding"].median_ms == pytest.approx(20, rel=0.25)
     assert report["other"].median_ms == pytest.approx(5, rel=0.5)
-    assert report.total.median_ms == pytest.approx(sum(part.median_ms for part in report.stages), rel=0.1)
+    assert report.total.median_ms == pytest.approx(sum(part.median_ms for part in report.stages), rel=0.25)
     assert report.repeats in (3, 4)
     assert StageReport.from_json(report.to_json()) == report
     assert "coding" in str(report)
