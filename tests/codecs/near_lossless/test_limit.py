@@ -43,4 +43,5 @@ def test_weights_tell_their_limit(tiny_network: NearLossless, tmp_path: Path) ->
 
 
 def test_weights_from_before_limits_were_told_have_255() -> None:
-    assert limits(load_network("causal")) == {255}
+    golden = Path(__file__).parent / "fixtures" / "golden" / "plain.safetensors"
+    assert limits(load_network(golden)) == {255}
