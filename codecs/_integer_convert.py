@@ -42,6 +42,21 @@ class Observation:
     """A small input."""
 
 
+def unseen(network: nn.Module, example: Tensor) -> Observation:
+    """Stands for the observation of a network whose numbers a file will give.
+
+    Args:
+        network: of the layers to convert.
+        example: of an input's shape, as the file's self-test has it.
+    """
+    layers = {
+        path: Range(inputs=torch.ones(layer.weight.shape[1] * getattr(layer, "groups", 1)), outputs=torch.ones(()))
+        for path, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
+    return Observation(layers=layers, example=example)
+
+
 @torch.no_grad()
 def observe(networks: Sequence[nn.Module], run: Callable[[], object]) -> list[Observation]:
     """Run a model, and note what the layers of some of its networks see.

@@ -27,6 +27,7 @@ class IntegerNetwork(nn.Module):
         observation: what it saw on typical inputs, from `observe`.
         tail: maps the result, elementwise or moving, in the units of the float network; part of the self-test.
         limit: of operands and weights, in steps.
+        sealed: False where a file's weights take the place of these, before anything runs.
 
     Raises:
         TypeError: a layer has no form in integers.
@@ -42,7 +43,13 @@ class IntegerNetwork(nn.Module):
     """SHA-256 of what the network made of it when it was sealed."""
 
     def __init__(
-        self, network: nn.Module, observation: Observation, tail: nn.Module | None = None, limit: int = LIMIT
+        self,
+        network: nn.Module,
+        observation: Observation,
+        tail: nn.Module | None = None,
+        limit: int = LIMIT,
+        *,
+        sealed: bool = True,
     ) -> None:
         super().__init__()
         if observation.example is None or not observation.layers:
@@ -54,7 +61,8 @@ class IntegerNetwork(nn.Module):
         self.network = Conversion(observation, per_unit, limit).convert(copy.deepcopy(network), "")
         self.network.eval()
         self.tail = nn.Identity() if tail is None else tail
-        self.seal()
+        if sealed:
+            self.seal()
         self.train(network.training)
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*out_shape"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .._gaussian import LEVELS, SCALE_MAX, SCALE_MIN, table_scales
 from .._integer import LIMIT
-from .._integer_convert import observe
+from .._integer_convert import observe, unseen
 from .._integer_network import IntegerNetwork
 from ._network import EVC
 from ._quantise import lower_bound
@@ -28,6 +28,7 @@ from ._scalable import ScalableEVC
 Codec = TypeVar("Codec", bound=EVC)
 _PARTS = ("hyper_dec", "y_prior_fusion", "y_spatial_prior")
 _SCALES = {"y_prior_fusion": (3, (1,)), "y_spatial_prior": (4, (0, 2))}  # of so many chunks, these are scales
+_TEST_INPUT = "test_input"  # a tensor of integer networks alone
 _PER_UNIT = 4096  # fixed point in which scales are looked up
 
 
@@ -46,8 +47,8 @@ def exact_priors(
 
     Args:
         codec: trained; stays as it is. Its encoder and decoder are copied, whatever their widths and those of priors.
-        images: typical RGB images in [0, 1], which set the range of activations, at all efforts. None for a network
-            that other weights are loaded into: noise does for it.
+        images: typical RGB images in [0, 1], which set the range of activations, at all efforts. None takes noise, for
+            networks that mean nothing.
         rates: at which the images are coded.
         limit: of operands and weights, in steps.
 
@@ -69,9 +70,31 @@ def exact_priors(
                 result(image[None].to(result.q_basic), result.rate_to_q_scale(rate), *effort)
 
     for name, observation in zip(_PARTS, observe([getattr(result, name) for name in _PARTS], run), strict=True):
-        tail = TableScales(*_SCALES[name]).to(result.q_basic) if name in _SCALES else None
+        tail = None if (scales := _scales_of(name)) is None else scales.to(result.q_basic)
         setattr(result, name, IntegerNetwork(getattr(result, name), observation, tail, limit))
     return result.train(codec.training)
+
+
+def hollow_priors(codec: EVC, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Give a codec exact priors, in place, into which those of a file are to be loaded.
+
+    Args:
+        codec: of the file's widths.
+        shapes: of the file's tensors.
+    """
+    for name in _PARTS:
+        part = getattr(codec, name)
+        example = torch.zeros(shapes.get(f"{name}.{_TEST_INPUT}", (1, 1, 1, 1)))
+        setattr(codec, name, IntegerNetwork(part, unseen(part, example), _scales_of(name), sealed=False))
+
+
+def holds_exact_priors(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a file's priors compute in integers, from the shapes of its tensors."""
+    return f"{_PARTS[0]}.{_TEST_INPUT}" in shapes
+
+
+def _scales_of(part: str) -> TableScales | None:
+    return TableScales(*_SCALES[part]) if part in _SCALES else None
 
 
 def is_exact(codec: EVC) -> bool:

@@ -57,6 +57,11 @@ class EVC(nn.Module):
     their own: `encode`, `step`, `hyper_encode`, `fused_prior`, `code_latents`, `decode`.
     In training mode, decoded latents are rounded with straight-through gradients and bits are measured on
     latents with uniform noise; in evaluation mode, everything is rounded.
+
+    Args:
+        config: the widths; the public Large by default.
+        initial: whether it begins as a transform codec (see `_initial`); torch's own weights do where others are
+            loaded into it.
     """
 
     profile_parts: ClassVar[dict[str, str]] = {
@@ -69,7 +74,7 @@ class EVC(nn.Module):
     }
     """The parts that profiling reports, by path."""
 
-    def __init__(self, config: EVCConfig | None = None) -> None:
+    def __init__(self, config: EVCConfig | None = None, *, initial: bool = True) -> None:
         super().__init__()
         self.config = config or EVCConfig()
         n = self.config.latent
@@ -81,7 +86,8 @@ class EVC(nn.Module):
         self.hyper_enc, self.hyper_dec = _hyper_encoder(n, self.config.priors), _hyper_decoder(n, self.config.priors)
         self.y_prior_fusion = _prior_fusion(n, self.config.priors)
         self.y_spatial_prior = _spatial_prior(n, self.config.priors)
-        initialise(self)
+        if initial:
+            initialise(self)
 
     def forward(
         self,

@@ -27,6 +27,7 @@ class ScalableEVC(EVC):
     Args:
         config: widths; `encoder` is those of each encoder. `SCALABLE_PRESETS` holds some.
         depths: number of encoders, at least 1.
+        initial: as for `EVC`.
 
     Raises:
         ValueError: there are no encoders.
@@ -36,11 +37,12 @@ class ScalableEVC(EVC):
 
     enc: md.ResidualEnsemble
 
-    def __init__(self, config: EVCConfig, *, depths: int = DEPTHS) -> None:
+    def __init__(self, config: EVCConfig, *, depths: int = DEPTHS, initial: bool = True) -> None:
         if depths < 1:
             raise ValueError(f"depths={depths} must be at least 1: an image needs an encoder")
-        super().__init__(config)
-        self.enc = md.ResidualEnsemble([self.enc, *(EVC(self.config).enc for _ in range(depths - 1))])
+        super().__init__(config, initial=initial)
+        others = (EVC(self.config, initial=initial).enc for _ in range(depths - 1))
+        self.enc = md.ResidualEnsemble([self.enc, *others])
 
     @classmethod
     def around(cls, network: EVC, encoders: md.ResidualEnsemble) -> ScalableEVC:

@@ -11,14 +11,13 @@ import maskdecay as md
 
 from .._bundled import name_for, names_in
 from ._config import EVCConfig, Widths
-from ._exact import exact_priors
+from ._exact import holds_exact_priors, hollow_priors
 from ._network import EVC
 from ._public_checkpoint import load_public_checkpoint
 from ._scalable import ScalableEVC, count_encoders, widest_encoder
 
 BUNDLED = Path(__file__).parent / "weights"
 _SUFFIX = ".safetensors"
-_EXACT_MARK = "hyper_dec.per_unit"  # a tensor that priors in exact integers have
 _STAGES = {  # which of the widths (c2, c4, c8) the blocks have
     "enc": {"0": 0, "1": 0, "2": 1, "3": 1, "4": 2, "5": 2},
     "dec": {"1": 2, "2": 2, "3": 1, "4": 1, "5": 0, "6": 0},
@@ -71,19 +70,12 @@ def _load_saved(path: Path) -> EVC:
 
     def build() -> EVC:
         with torch.random.fork_rng(devices=[]):
-            network = ScalableEVC(config, depths=depths) if depths else EVC(config)
-            return _with_exact_priors(network) if _EXACT_MARK in shapes else network
+            network = ScalableEVC(config, depths=depths, initial=False) if depths else EVC(config, initial=False)
+            if holds_exact_priors(shapes):
+                hollow_priors(network, shapes)
+            return network
 
     return md.load(path, build).float().eval()
-
-
-def _with_exact_priors(network: EVC) -> EVC:
-    """The network with exact priors of any content; transforms of width 1 take its place while they are observed."""
-    latent = network.config.latent
-    thin = EVC(EVCConfig(latent=latent, encoder=(1, 1, 1, latent), decoder=(1, 1, 1, latent)))
-    exact = exact_priors(thin, [torch.rand(3, 256, 256)], rates=(0,))  # large enough for the largest self-test
-    exact.enc, exact.dec, exact.config = network.enc, network.dec, network.config
-    return ScalableEVC.around(exact, network.enc) if isinstance(network, ScalableEVC) else exact
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -114,7 +106,7 @@ def infer_config(shapes: dict[str, tuple[int, ...]], path: Path) -> EVCConfig:
 def _holds_priors(config: EVCConfig, shapes: dict[str, tuple[int, ...]]) -> bool:
     """Whether no prior in a file, in floats or integers, is wider anywhere than those of a new network."""
     with torch.random.fork_rng(devices=[]):  # torch's device "meta" would take 2 s to import
-        new = EVC(config).state_dict()
+        new = EVC(config, initial=False).state_dict()
     names = {name: name.replace(".network.", ".") for name in shapes if name.startswith(("hyper_", "y_"))}
     return all(
         have <= room
