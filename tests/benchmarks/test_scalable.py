@@ -55,6 +55,7 @@ def made(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_arms_are_trained_judged_timed_and_reported(lab, made, tmp_path, monkeypatch):
     monkeypatch.setattr(lab.slimmed, "OBSERVED", 2)
     folders = {"train": made / "photos", "test": made / "photos"}

@@ -180,7 +180,7 @@ def test_a_budget_below_the_narrowest_network_names_the_nearest(model, groups):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_codec_meets_its_budget():
     model, picture = build_preset("narrow-large", seed=0), torch.rand(1, 3, 64, 64)
     groups = md.find_groups(model, picture)

@@ -252,9 +252,7 @@ def test_one_side_of_a_codec_alone(codec_groups, side):
     assert narrowed == {side[:3]}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["small", *(pytest.param(name, marks=pytest.mark.long) for name in ("medium", "ls", "sl"))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["small", "medium", "ls", "sl"])
 def test_the_large_codec_becomes_the_others_exactly(name):
     becomes(build_preset("large", seed=0), build_preset(name, seed=1), pictures(64)[:1])

@@ -145,7 +145,7 @@ def test_a_folder_goes_there_and_back_and_resumes(evc: Run, tiny_codec: EVCCodec
     assert names("out") == ["a.webp", "b.webp", "sub/c.webp"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_make_the_same_files(evc: Run, tiny_codec: EVCCodec) -> None:
     Path("in").mkdir()
     for index in range(3):

@@ -251,7 +251,7 @@ def test_a_validation_has_a_point_for_each_effort(images: list[torch.Tensor]) ->
     assert again.points == watch.points
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_grows_a_network_that_codes_at_every_effort(
     teacher: EVC, student: StudentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,49 +70,46 @@ def test_a_training_that_was_stopped_ends_the_same(teacher: EVC, images: list[to
     assert all(map(torch.equal, whole.network.parameters(), again.network.parameters()))
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("stops", [(2,), pytest.param((2, 3, 2), marks=pytest.mark.long)])
 def test_a_student_that_was_stopped_in_any_stage_ends_the_same(
-    teacher: EVC, images: list[torch.Tensor], student: StudentConfig, tmp_path: Path
+    teacher: EVC, images: list[torch.Tensor], student: StudentConfig, tmp_path: Path, stops: tuple[int, ...]
 ) -> None:
-    """Mask decay, fine-tuning and exact priors have 3, 3 and 1 steps; stops after 2, 5 and 7, each of the last run."""
+    """Mask decay, fine-tuning and exact priors have 3, 3 and 1 steps; stops after so many of each run."""
     whole = train_stages(copy.deepcopy(teacher), images, CONFIG, student=student)
     assert list(whole.stage_steps.values()) == [3, 3, 1]
     folder = tmp_path / "c"
-    stopped(folder, 2, copy.deepcopy(teacher), images, CONFIG, student=student)
-    for more in (3, 2):
+    stopped(folder, stops[0], copy.deepcopy(teacher), images, CONFIG, student=student)
+    for more in stops[1:]:
         torch.manual_seed(123 + more)
         left = iter(range(more - 1, -1, -1))
         hooks = Hooks(checkpoints=Checkpoints(folder, {}, 1e9), resume=True, stops=lambda left=left: next(left) == 0)
         with pytest.raises(TrainingStopped):
             train_stages(copy.deepcopy(teacher), images, CONFIG, student=student, hooks=hooks)
-        assert len(list(folder.iterdir())) == 3, "one base, one state and the index"
+    assert len(list(folder.iterdir())) == 3, "one base, one state and the index"
     hooks = Hooks(checkpoints=Checkpoints(folder, {}, 1e9), resume=True)
     again = train_stages(copy.deepcopy(teacher), images, CONFIG, student=student, hooks=hooks)
     assert again.stage_steps == whole.stage_steps
     expected, found = whole.network.state_dict(), again.network.state_dict()
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert is_exact(again.network)
+    self_test(again.network)
+    with pytest.raises(ValueError, match="exact already and cannot be pruned"):
+        train_stages(again.network, images, CONFIG, student=student)
 
 
 @pytest.mark.slow
-def test_students_have_the_planned_widths_and_exact_priors(
-    teacher: EVC, images: list[torch.Tensor], student: StudentConfig
-) -> None:
+def test_students_have_the_planned_widths(teacher: EVC, images: list[torch.Tensor], student: StudentConfig) -> None:
     planned = plan_student(teacher, student)
     inner = {name: keep for name, keep in planned.keep.items() if name.startswith(("hyper_", "y_"))}
     assert inner
     assert all(keep <= planned.groups[name].width for name, keep in inner.items())
-    trained = train_stages(copy.deepcopy(teacher), images, CONFIG, student=student)
-    assert is_exact(trained.network)
-    self_test(trained.network)
     floats = train_stages(copy.deepcopy(teacher), images, CONFIG, student=student, exact=False)
     md.Plan.like(md.find_groups(teacher, torch.rand(1, 3, 64, 64)), floats.network)  # raises unless it is narrower
     assert [len(floats.network.enc[k].conv1.weight) for k in (0, 2, 4)] == [4, 4, 8]
-    with pytest.raises(ValueError, match="exact already and cannot be pruned"):
-        train_stages(trained.network, images, CONFIG, student=student)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_time_box_ends_the_decay_with_all_masks_at_zero(
     teacher: EVC, images: list[torch.Tensor], student: StudentConfig
 ) -> None:
