@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from maskdecay.codecs import load_folder
+from maskdecay.codecs._train_progress import Progress
 from maskdecay.codecs._training_images import TrainingImages, read_training_images
 from maskdecay.codecs.near_lossless import (
     Hooks,
@@ -52,16 +53,16 @@ _TOLD = 10
 
 
 def told(arm: str) -> Hooks:
-    """Tells a line for every tenth of a stage."""
-    seen: set[tuple[str, int]] = set()
+    """Tells a line for every tenth of a training."""
+    seen: set[int] = set()
 
-    def on_step(step: Any) -> None:
-        tenth = step.stage, int(_TOLD * step.fraction)
+    def on_progress(now: Progress) -> None:
+        tenth = int(_TOLD * now.fraction)
         if tenth not in seen:
             seen.add(tenth)
-            print(f"{arm}: {step.stage}, {step.fraction:.0%}, step {step.step}, {step.bpsp:.3f} bpsp", flush=True)
+            print(f"{arm}: {now.stage}, {now.fraction:.0%}, {now.text}", flush=True)
 
-    return Hooks(on_step=on_step)
+    return Hooks(on_progress=on_progress)
 
 
 def renewed(network: NearLossless, seed: int) -> NearLossless:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import inspect
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import Field, asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 Options = TypeVar("Options")
+
+
+class After(NamedTuple):
+    """Marks an option of a subclass, within `Annotated`: it, and what follows it, stand after this one."""
+
+    name: str
 
 
 def takes_options(kind: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
@@ -23,16 +29,30 @@ def takes_options(kind: type[Options]) -> Callable[[Callable[[Options], None]], 
         def run(**given: Any) -> None:
             command(kind(**given))
 
-        hints = get_type_hints(kind, include_extras=True)
-        parameters = [
-            parameter.replace(annotation=hints[name]) for name, parameter in inspect.signature(kind).parameters.items()
-        ]
+        hints, given = get_type_hints(kind, include_extras=True), inspect.signature(kind).parameters
+        names = [field.name for field in in_order(kind)]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = hints
+        run.__annotations__ = {name: hints[name] for name in names}
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [given[name].replace(annotation=hints[name]) for name in names]
+        )
         return run
 
     return decorate
+
+
+def in_order(kind: Any) -> list[Field[Any]]:
+    """The fields of options in the order of help and commands: as they come, but for those that are `After` one."""
+    hints = get_type_hints(kind, include_extras=True)
+    found: list[Field[Any]] = []
+    place = 0
+    for field in fields(kind):
+        for mark in get_args(hints[field.name]):
+            if isinstance(mark, After):
+                place = [one.name for one in found].index(mark.name) + 1
+        found.insert(place, field)
+        place += 1
+    return found
 
 
 def flag(name: str) -> str:
@@ -56,7 +76,7 @@ def command_line(words: Sequence[str], options: Any, besides: set[str]) -> str:
         besides: fields to leave out.
     """
     found = list(words)
-    for field in fields(options):
+    for field in in_order(type(options)):
         name, value = field.name, getattr(options, field.name)
         if name in besides or value is None:
             continue

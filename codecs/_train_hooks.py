@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch import nn
 
 from ._train_checkpoint import Checkpoints
 from ._train_decay import DecaySteps
 from ._train_loop import TrainLoop
+from ._train_progress import Progress, Teller
 from ._train_state import State, loop_state
 from ._train_watch import TrainWatch
 
@@ -37,7 +38,7 @@ class Hooks:
     resume: bool = False
     stops: Callable[[], bool] = lambda: False
     watch: TrainWatch | None = None
-    on_progress: Callable[[Any], object] | None = None
+    on_progress: Callable[[Progress], object] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +60,6 @@ class Part:
     decaying: DecaySteps | None
     before: Mapping[str, Any]
     clock: Callable[[], float]
-
-
-@runtime_checkable
-class Teller(Protocol):
-    """Tells of the steps of a stage."""
-
-    stage: str
-
-    def __call__(self, step: Any, seconds: float) -> None:
-        """Tell of a step, after so many seconds of the whole."""
-        ...
 
 
 class StageSteps:

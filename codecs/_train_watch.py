@@ -32,6 +32,8 @@ class TrainWatch(ABC):
     """Names of what is logged of a step."""
     validation: ClassVar[Callable[..., Any]]
     """What makes a validation of its fields."""
+    smallest: ClassVar[int] = 1
+    """Side of the smallest pictures that can be looked at, in pixels."""
 
     def __init__(
         self,

@@ -17,6 +17,8 @@ from ._train_config import TrainConfig
 from ._train_objective import Costs, Objective
 from ._train_optimizer import build_optimizer
 
+FIGURES = {"loss": "loss {:.3f}", "bpp": "{:.3f} bpp", "psnr": "{:.2f} dB"}
+"""What is told of a step; see `Teller`."""
 _RANK_SEEDS = 1_000_003  # between the seeds of two processes, so that they draw other crops
 
 

@@ -17,6 +17,7 @@ from .._train_decay import DecaySteps, observed_batches
 from .._train_hooks import Hooks, Part, StageSteps
 from .._train_plan import Kind, stage_config
 from .._train_processes import Processes
+from .._train_progress import Teller
 from .._train_state import State, restore_loop
 from ._exact import exact_priors, is_exact, seal
 from ._network import EVC
@@ -25,10 +26,9 @@ from ._students import StudentConfig, count_student_encoders, narrows, plan_stud
 from ._train_config import TrainConfig
 from ._train_decay import Decaying, observe_channels
 from ._train_growth import Growth, load_base
-from ._train_loop import Loop
+from ._train_loop import FIGURES, Loop
 from ._train_pace import expected_steps
 from ._train_plan import plan_stages
-from ._train_progress import Teller
 from ._typical_crops import typical_crops
 
 
@@ -204,12 +204,10 @@ class _Training:
         newest: bool = False,
     ) -> None:
         """Train a network, masked where `decaying` says, from a base or a state; `newest` is that of `Objective`."""
-        stage = self.stages[index]
         loop = self._loop(network, self._config(index, state), decaying, newest)
         if state is not None:
             restore_loop(loop, state)
-        low = sum(one.share for one in self.stages[:index])
-        teller = Teller(stage.name, low, stage.share, self.hooks.on_progress)
+        teller = Teller(self.stages, index, FIGURES, self.hooks.on_progress)
         part = Part(index=index, loop=loop, base=base, decaying=decaying, before=self.facts, clock=self._seconds)
         loop.run(StageSteps(self.hooks, part, teller))
         self.facts["done"].append(loop.schedule.step)

@@ -22,13 +22,14 @@ from .._train_decay import Decaying
 from .._train_hooks import Part, StageSteps, TrainingStopped
 from .._train_plan import Kind, stage_config
 from .._train_processes import Processes
+from .._train_progress import Progress, Teller
 from .._train_state import State, restore_loop
 from ._network import NearLossless, exact_network, is_exact_network, seal_network
 from ._pale import some_pale
 from ._students import StudentConfig, example_for
 from ._train_config import TrainConfig, plan_stages
 from ._train_decay import begin_decay
-from ._train_loop import Loop, Source, TrainStep
+from ._train_loop import FIGURES, Loop, Source
 from ._train_watch import Watch, middles
 
 __all__ = ["Hooks", "TrainingStopped", "train"]
@@ -45,7 +46,7 @@ class Hooks:
         settings: what else must be the same in a training that goes on, for JSON.
         stops: asked after each step.
         watch: validates and logs meanwhile; call its `finish` when the weights are safe.
-        on_step: hears of each step.
+        on_progress: hears of each step.
         on_float: is given the network at the end of its training in floats, on the CPU.
     """
 
@@ -55,7 +56,7 @@ class Hooks:
     settings: Mapping[str, Any] = field(default_factory=dict)
     stops: Callable[[], bool] = lambda: False
     watch: Watch | None = None
-    on_step: Callable[[TrainStep], object] = lambda _: None
+    on_progress: Callable[[Progress], object] | None = None
     on_float: Callable[[NearLossless], object] = lambda _: None
 
 
@@ -128,6 +129,7 @@ class _Training:
             resume=hooks.resume,
             stops=hooks.stops,
             watch=hooks.watch,
+            on_progress=hooks.on_progress,
         )
         self.facts: dict[str, Any] = {"done": [], "skipped": 0}
         self.start = time.perf_counter()
@@ -194,39 +196,26 @@ class _Training:
     ) -> None:
         """Train a network, masked where `decaying` says, from a base or a state."""
         index = len(self.facts["done"])
-        name = self.stages[index].name
         self.source.seed(config.seed)
         if decaying is None:
-            loop = Loop(network, self.source, config, name)
+            loop = Loop(network, self.source, config)
         else:
             loop = Loop(
                 network,
                 self.source,
                 config,
-                name,
                 extra_loss=decaying.decay.loss,
                 after_step=lambda: decaying.step(loop.schedule.fraction),
             )
         if state is not None:
             restore_loop(loop, state)
         part = Part(index=index, loop=loop, base=base, decaying=decaying, before=self.facts, clock=self._seconds)
-        loop.run(StageSteps(self.hooks, part, _Teller(name, self.given.on_step)))
+        loop.run(StageSteps(self.hooks, part, Teller(self.stages, index, FIGURES, self.hooks.on_progress)))
         self.facts["done"].append(loop.schedule.step)
         self.facts["skipped"] += loop.skipped
 
     def _seconds(self) -> float:
         return time.perf_counter() - self.start
-
-
-@dataclass
-class _Teller:
-    """Tells of the steps of a stage."""
-
-    stage: str
-    told: Callable[[TrainStep], object]
-
-    def __call__(self, step: TrainStep, seconds: float) -> None:
-        self.told(step)
 
 
 def _settings(network: NearLossless, config: TrainConfig, student: StudentConfig | None) -> dict[str, Any]:

@@ -19,23 +19,22 @@ from ._objective import Objective
 from ._pixels import PixelSampler, Samples
 from ._train_config import TrainConfig
 
+FIGURES = {"bpsp": "{:.4f} bpsp"}
+"""What is told of a step; see `Teller`."""
 _SMALLEST_SIDE = 8  # of Muon's matrices
 _TRUNKS = ("lossy.enc.", "lossy.dec.")
 _RANK_SEEDS = 1_000_003  # between the seeds of two processes, so that they draw other pixels
 
 
 class TrainStep(NamedTuple):
-    """What a progress callback is told after each step."""
+    """What is told of a step."""
 
-    stage: str
     step: int
     """Of the stage, counted from 1."""
     fraction: float
     """Share of the stage that is done."""
     bpsp: float
     """Of the batch, at its random taus."""
-    seconds_left: float
-    """Of the stage."""
     learning_rate: float
     """Of the first parameter group, in this step."""
     gradient_norm: float
@@ -93,7 +92,6 @@ class Loop(TrainLoop):
         network: exact or not, masked or not.
         source: of batches.
         config: of the stage.
-        stage: its name.
         extra_loss: see `TrainLoop`.
         after_step: see `TrainLoop`.
     """
@@ -105,12 +103,11 @@ class Loop(TrainLoop):
         network: NearLossless,
         source: Source,
         config: TrainConfig,
-        stage: str,
         *,
         extra_loss: Callable[[], Tensor] | None = None,
         after_step: Callable[[], object] | None = None,
     ) -> None:
-        self.source, self.stage = source, stage
+        self.source = source
         self.objective = source.processes.wrap(objective_of(network, config))
         super().__init__(
             network,
@@ -131,13 +128,10 @@ class Loop(TrainLoop):
     def describe(self, costs: JointCosts, norm: Tensor) -> TrainStep:
         """In figures."""
         bpsp, size = torch.stack([costs.residual.detach() + costs.lossy.detach(), norm.detach()]).tolist()
-        schedule = self.schedule
         return TrainStep(
-            stage=self.stage,
-            step=schedule.step,
-            fraction=schedule.fraction,
+            step=self.schedule.step,
+            fraction=self.schedule.fraction,
             bpsp=bpsp,
-            seconds_left=schedule.seconds_left,
             learning_rate=self.optimizer.param_groups[0]["lr"],
             gradient_norm=size,
         )

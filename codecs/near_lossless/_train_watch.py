@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import UInt8
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class Validation:
     bpsp: list[float]
 
     def __str__(self) -> str:
-        return ", ".join(f"{bits:.4f} at {tau}" for tau, bits in zip(TAUS, self.bpsp, strict=True))
+        return ", ".join(f"{bits:.4f} bpsp at {tau}" for tau, bits in zip(TAUS, self.bpsp, strict=True))
 
 
 class Watch(TrainWatch):
@@ -43,6 +44,10 @@ class Watch(TrainWatch):
 
     figures = ("bpsp", "learning_rate", "gradient_norm")
     validation = Validation
+    smallest = 7
+
+    def __init__(self, pictures: Sequence[UInt8[Tensor, "3 _ _"]] = (), **more: Any) -> None:
+        super().__init__(middles(pictures, _MOST, _SIDE), **more)  # few enough that looking at them stays cheap
 
     def record(self) -> dict[str, object]:
         """All validations, for JSON."""
@@ -63,13 +68,8 @@ class Watch(TrainWatch):
         self.add(Validation(stage=stage, step=done, seconds=round(seconds, 1), bpsp=found))
 
 
-def validation_crops(pictures: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[UInt8[Tensor, "3 _ _"]]:
-    """The middles of some pictures, evenly spread over all: few enough that looking at them stays cheap."""
-    return middles(pictures, _MOST, _SIDE)
-
-
 def middles(images: Sequence[UInt8[Tensor, "3 _ _"]], count: int, side: int) -> list[UInt8[Tensor, "3 _ _"]]:
-    """Crops of `side` pixels or less from at most `count` images."""
+    """Crops of `side` pixels or less from the middles of at most `count` images, evenly spread over all."""
     found = []
     for image in images[:: max(1, -(-len(images) // count))]:
         top, left = ((length - min(length, side)) // 2 for length in image.shape[1:])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from maskdecay.codecs._train_hooks import Hooks
 from maskdecay.codecs._train_plan import split_steps, stage_config
+from maskdecay.codecs._train_progress import Progress, Teller
 from maskdecay.codecs._training_images import read_training_images
 from maskdecay.codecs.evc import (
     EVC,
@@ -27,7 +28,6 @@ from maskdecay.codecs.evc import (
 )
 from maskdecay.codecs.evc._train_files import read_record, save_trained, start_record
 from maskdecay.codecs.evc._train_plan import plan_stages
-from maskdecay.codecs.evc._train_progress import Progress, Teller
 from maskdecay.codecs.evc._train_stages import train_stages
 from PIL import Image
 
