@@ -229,13 +229,15 @@ def insert_masks(model: nn.Module, plan: Plan) -> Masks:
         raise ValueError("the plan keeps every channel of every group, so there is nothing to mask; lower its keep")
     _refuse_parametrized(model, [piece for group in narrowed for piece in group.consumer_slices()])
     plan.check_model(model)
+    weights = {piece.name: _tensor(model, piece) for group in narrowed for piece in group.consumer_slices()}
+    holders = _holders(model)
     orders: dict[nn.Module, tuple[str, ...]] = {}
     for group in narrowed:
         pieces = group.consumer_slices()
-        first = _tensor(model, pieces[0])
-        mask = nn.Parameter(torch.ones(group.width, dtype=torch.float32, device=first.device))
+        device = weights[pieces[0].name].device
+        mask = nn.Parameter(torch.ones(group.width, dtype=torch.float32, device=device))
         for piece in pieces:
-            for module, leaf in _holders(model, _tensor(model, piece)):
+            for module, leaf in holders[weights[piece.name]]:
                 link = MaskModule(group.name, mask, piece)
                 link.order = orders.setdefault(module, tuple(module._parameters))
                 parametrize.register_parametrization(module, leaf, link, unsafe=True)
@@ -253,22 +255,17 @@ def _refuse_parametrized(model: nn.Module, pieces: list[Slice]) -> None:
 
 
 def _tensor(model: nn.Module, piece: Slice) -> Tensor:
-    """Returns the plain tensor behind a slice, below any mask that sits on it already."""
+    """Returns the plain tensor behind a slice."""
     module, leaf = owner(model, piece.name)
-    if parametrize.is_parametrized(module, leaf):
-        return module.parametrizations[leaf].original  # type: ignore[index,union-attr,return-value]
     return getattr(module, leaf)
 
 
-def _holders(model: nn.Module, tensor: Tensor) -> list[tuple[nn.Module, str]]:
-    """Returns every module, and the name there, that holds this very tensor."""
-    found: list[tuple[Any, str]] = []
+def _holders(model: nn.Module) -> dict[Tensor, list[tuple[nn.Module, str]]]:
+    """Returns, for every tensor of a model without masks, all modules that hold it, with its name there."""
+    found: dict[Tensor, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
-        if isinstance(module, parametrize.ParametrizationList):
-            continue
-        if parametrize.is_parametrized(module):
-            chains: Any = module.parametrizations
-            found += [(module, leaf) for leaf, chain in chains.items() if getattr(chain, "original", None) is tensor]
-        found += [(module, leaf) for table in (module._parameters, module._buffers)
-                  for leaf, value in table.items() if value is tensor]  # fmt: skip
+        for table in (module._parameters, module._buffers):
+            for leaf, value in table.items():
+                if value is not None:
+                    found.setdefault(value, []).append((module, leaf))
     return found
