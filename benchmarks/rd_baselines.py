@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from maskdecay.codecs._baselines import find_baselines
 from maskdecay.codecs._evaluation import Evaluation
-from maskdecay.codecs._folders import progress_bar
-from maskdecay.codecs._measuring import evaluate_coders, find_images
+from maskdecay.codecs._measuring import evaluate_coders
+from maskdecay.codecs._progress_bar import progress_bar
 from maskdecay.codecs._published import published_evc
 from maskdecay.codecs._rd_plot import plot_rate_distortion
 from maskdecay.codecs._rd_tables import render
@@ -46,8 +46,7 @@ def main() -> None:
 
 def evaluate(folder: Path, names: list[str]) -> Evaluation:
     coders, missing = find_baselines(names)
-    images = len(find_images(folder))
-    with progress_bar("baselines", images * sum(len(coder.settings) for coder in coders)) as advance:
+    with progress_bar() as told:
         return evaluate_coders(
             (),
             folder,
@@ -55,7 +54,7 @@ def evaluate(folder: Path, names: list[str]) -> Evaluation:
             missing=missing,
             published=published_evc(),
             clock="cpu",
-            told=lambda done, total, text: advance(),
+            told=told,
         )
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from ._container import FileFormat, Section, read_container
+from ._container import Container, FileFormat, Section
 from ._pictures import MODES
 
 
-def describe_file(form: FileFormat, setting: str, data: bytes) -> dict[str, str | int | float]:
-    """Facts by name, once the checksums are right; sizes in bytes, `bpp` of the whole file.
+def describe_file(form: FileFormat, setting: str, container: Container, size: int) -> dict[str, str | int | float]:
+    """Facts by name; sizes in bytes, `bpp` of the whole file.
 
     Args:
-        form: which kind of file it must be.
+        form: which kind of file it is.
         setting: what the header's setting is called.
-        data: the whole file.
-
-    Raises:
-        ValueError: this is no such file or a damaged one.
+        container: what it holds.
+        size: of the whole file, in bytes.
     """
-    header, sections = read_container(form, data, max_pixels=1 << 64)
+    header, sections = container
     return {
         "version": form.version,
         "width": header.width,
@@ -26,7 +24,7 @@ def describe_file(form: FileFormat, setting: str, data: bytes) -> dict[str, str 
         "bit_depth": header.bit_depth,
         setting: header.setting,
         "model": header.model.hex(),
-        "bytes": len(data),
-        "bpp": round(8 * len(data) / header.pixels, 4),
+        "bytes": size,
+        "bpp": round(8 * size / header.pixels, 4),
         **{tag.name.lower(): len(sections[tag]) for tag in Section if tag in sections},
     }

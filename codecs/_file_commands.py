@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -91,15 +92,17 @@ def run_files(app: str, command: str, plan: Plan, *, workers: int, existing: Any
         existing: from `choose_existing`.
         verbose: one line per file.
     """
-    from ._folders import one_line, progress_bar, run_jobs
+    from ._folders import one_line, run_jobs
+    from ._progress_bar import progress_bar
 
     def say(text: str) -> None:
-        typer.echo(f"maskdecay {app} {command}: {text}", err=True)
+        print(f"maskdecay {app} {command}: {text}", file=sys.stderr)  # above the bar, where typer.echo spoils it
 
     counts = {"done": 0, "skipped": 0, "failed": 0}
     try:
         jobs, prepare = plan()
-        with progress_bar(command, len(jobs)) as advance:
+        with progress_bar(shown=len(jobs) > 1 and not verbose) as told:
+            told(0, len(jobs), command)
             for outcome in run_jobs(jobs, prepare, existing=existing, workers=workers):
                 counts[outcome.state] += 1
                 for note in outcome.notes:
@@ -108,7 +111,7 @@ def run_files(app: str, command: str, plan: Plan, *, workers: int, existing: Any
                     say(f"{outcome.job.source}: {outcome.text}")
                 elif verbose or len(jobs) == 1:
                     typer.echo(f"{outcome.job.target}: {outcome.text}")
-                advance()
+                told(sum(counts.values()), len(jobs), command)
     except (ValueError, OSError, RuntimeError) as error:
         say(one_line(error))
         raise typer.Exit(2) from error

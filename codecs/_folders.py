@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -215,29 +214,3 @@ def _attempt_here(prepare: Callable[[], Work], job: Job) -> Outcome:
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
             return Outcome(job=job, state="failed", text=one_line(error))
     return _attempt(_work, job)
-
-
-@contextmanager
-def progress_bar(doing: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr where a person looks at it and there is more than one file; call what it gives after each."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=total < 2 or not console.is_terminal) as bar:
-        task = bar.add_task(doing, total=total)
-        yield lambda: bar.advance(task)

@@ -102,4 +102,4 @@ def describe(data: bytes) -> dict[str, str | int | float]:
     Raises:
         ValueError: this is no EVC file or a damaged one.
     """
-    return describe_file(EVC_FILE, "rate", data)
+    return describe_file(EVC_FILE, "rate", read_container(EVC_FILE, data, max_pixels=1 << 64), len(data))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .._container import MAX_PIXELS
-from .._evaluate_command import OutputFormat, check_outputs, choose_form, notes_told, progress, words_of
+from .._evaluate_command import OutputFormat, check_outputs, choose_form, notes_told, words_of
+from .._progress_bar import progress_bar
 from ._default import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _measure(
     find_images(folder)  # a wrong folder is told before weights are read
     codec = EVCCodec.load(model, device=device, max_pixels=max_pixels)
     title = f"EVC {Path(model).name.removesuffix('.safetensors')}"
-    with progress() as told:
+    with progress_bar() as told:
         return evaluate_files(
             codec,
             folder,

@@ -109,8 +109,8 @@ def describe(data: bytes) -> dict[str, str | int | float]:
     Raises:
         ValueError: this is no near-lossless file or a damaged one.
     """
-    facts = describe_file(NEAR_LOSSLESS_FILE, "max_error", data)
-    sub_pixels = int(facts["width"]) * int(facts["height"]) * len(str(facts["mode"]))
-    section = read_container(NEAR_LOSSLESS_FILE, data, max_pixels=1 << 64).sections.get(Section.COLOURS)
+    header, sections = container = read_container(NEAR_LOSSLESS_FILE, data, max_pixels=1 << 64)
+    facts = describe_file(NEAR_LOSSLESS_FILE, "max_error", container, len(data))
+    section = sections.get(Section.COLOURS)
     coded_as = facts["mode"] if section is None else f"luma and differences of a {space_of(section).name}"
-    return {**facts, "coded_as": coded_as, "bpsp": round(8 * len(data) / sub_pixels, 4)}
+    return {**facts, "coded_as": coded_as, "bpsp": round(8 * len(data) / (header.pixels * header.channels), 4)}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .._container import MAX_PIXELS
-from .._evaluate_command import OutputFormat, check_outputs, choose_form, notes_told, progress, words_of
+from .._evaluate_command import OutputFormat, check_outputs, choose_form, notes_told, words_of
 from .._file_commands import MaxPixels
+from .._progress_bar import progress_bar
 from ._default import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def evaluate(
     try:
         check_outputs(out, plot)
         names = () if no_rivals else words_of(rivals)
-        with notes_told(_say), progress() as told:
+        with notes_told(_say), progress_bar() as told:
             comparison = _compare(folder, model, max_error, names, colour_spaces, limit, clock, max_pixels, told)
         _write(comparison, form, out, plot)
     except (ValueError, OSError, RuntimeError) as error:
