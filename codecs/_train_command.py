@@ -86,7 +86,6 @@ def run_command(
         train: trains the network that the options build, and gives what is to be written.
         write: writes it, in the first process, and tells of it in a line.
     """
-
     signals, shown = StopSignals(), Shown(f"maskdecay {options.app} train")
     try:
         with signals:

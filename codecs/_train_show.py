@@ -13,12 +13,10 @@ from ._train_progress import Progress
 
 
 class Shown:
-    """Shows progress in a bar, or without a terminal as a line for every tenth; keeps the last.
+    """Shows progress in a bar, `with shown.bars`, or without a terminal as a line for every tenth; keeps the last.
 
     Args:
         command: what lines begin with.
-
-    The bar is there `with shown.bars`.
     """
 
     def __init__(self, command: str) -> None:
