@@ -1,6 +1,6 @@
 """Bits that `EVC.forward` estimates against bytes that the `.evc` file of the same picture and rate has.
 
-    python benchmarks/estimate_vs_file.py FOLDER --preset narrow-large --weights FILE [--coarser 8]
+    python benchmarks/estimate_vs_file.py FOLDER [--weights NAME|FILE] [--coarser 8]
 
 For every PNG in the folder and every rate, with float priors and with exact ones: the estimate in evaluation mode, the
 file's payload (all behind the header of 40 bytes), and whether they agree within 1% + 64 bytes. Then sizes at all 64
@@ -26,17 +26,16 @@ from maskdecay.codecs._tables import Tables
 from maskdecay.codecs.evc import (
     EVC,
     EVCCodec,
-    build_preset,
     exact_priors,
     fast,
     hyper_latent_tables,
+    load_network,
     sample_images,
     seal,
 )
 from maskdecay.codecs.evc._blocks import write_image
 from maskdecay.codecs.evc._coding import to_hundredths
 from maskdecay.codecs.evc._transforms import analyse
-from safetensors.torch import load_file
 from tabulate import tabulate
 from torch import Tensor, nn
 
@@ -154,15 +153,13 @@ def main() -> None:
     """Reads the command line and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--preset", default="narrow-large")
-    parser.add_argument("--weights", type=Path, required=True, help="a state dict in safetensors")
+    parser.add_argument("--weights", default="narrow-large-float", help="with float priors: bundled ones, or a file")
     parser.add_argument("--rates", type=int, nargs="+", default=[0, 21, 42, 63])
     parser.add_argument("--coarser", type=float, default=1.0, help="factor on all quantiser steps")
     parser.add_argument("--monotone", type=int, default=3, help="how many pictures to code at all 64 rates")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    base = build_preset(args.preset, seed=0)
-    base.load_state_dict(load_file(args.weights))
+    base = load_network(args.weights)
     with torch.no_grad():
         base.q_scale.mul_(args.coarser)
     networks = {"float32": base, "exact": exact_priors(base, sample_images().train)}
@@ -185,7 +182,7 @@ def main() -> None:
     print("\n" + tabulate(climbs, headers=columns, tablefmt="github", disable_numparse=True))
     distinct = len({hundredths(base, rate) for rate in range(64)})
     print(f"\n{len(pictures)} pictures; {distinct} different quantiser steps among 64 rates")
-    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, 1 thread, {args.preset}")
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, 1 thread, {args.weights}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """What entropy parameters in exact integers cost: rate, quality and time, converted and after fine-tuning.
 
-    python benchmarks/exact_priors.py --preset narrow-large --steps 600 --tuning 150 [--weights FILE]
+    python benchmarks/exact_priors.py [--weights NAME|FILE] [--tuning 100]
     python benchmarks/exact_priors.py --time-only --preset large --rounds 9
 
-Trains a network (or loads its state dict), converts its priors, and fine-tunes float and integer priors alike, for as
-many steps; the rest of the network stays. Prints Markdown tables: estimated bpp and PSNR on the held-out parts of the
-bundled photographs, as means over four rates, and milliseconds of the priors for a picture of 768x512.
+Converts the priors of trained weights, and fine-tunes float and integer priors alike, for as many steps; the rest of
+the network stays. Prints Markdown tables: estimated bpp and PSNR on the held-out parts of the bundled photographs, as
+means over four rates, and milliseconds of the priors for a picture of 768x512.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import copy
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from maskdecay.codecs.evc import (
@@ -23,12 +22,12 @@ from maskdecay.codecs.evc import (
     TrainConfig,
     build_preset,
     evaluate,
+    load_network,
     rate_to_lambda,
     sample_images,
     train,
 )
 from maskdecay.codecs.evc._exact import exact_priors, seal, self_test
-from safetensors.torch import load_file
 from tabulate import tabulate
 
 RATES = (0, 21, 42, 63)
@@ -100,24 +99,21 @@ def times(codec: EVC, rounds: int) -> str:
 def main() -> None:
     """Reads the command line and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="narrow-large")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--tuning", type=int, default=150, help="steps, 0 for none")
-    parser.add_argument("--weights", type=Path, help="a state dict in safetensors, in place of training")
+    parser.add_argument("--weights", default="narrow-large-float", help="with float priors: bundled ones, or a file")
+    parser.add_argument("--preset", help="with --time-only: a new network of these widths, in place of weights")
+    parser.add_argument("--tuning", type=int, default=100, help="steps, 0 for none")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--time-only", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    codec = build_preset(args.preset, seed=0)
-    if args.weights:
-        codec.load_state_dict(load_file(args.weights))
-    elif not args.time_only:
-        train(codec, sample_images().train, TrainConfig(steps=args.steps, batch_size=8, crop=64))
+    if args.preset and not args.time_only:
+        parser.error("--preset has no trained weights to measure; give --time-only")
+    codec = build_preset(args.preset, seed=0) if args.preset else load_network(args.weights)
     if not args.time_only:
         print(costs(codec, args.tuning), "\n")
     print(times(codec, args.rounds))
-    print(f"\ntorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, 1 thread, {args.preset}")
+    subject = args.preset or args.weights
+    print(f"\ntorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, 1 thread, {subject}")
 
 
 if __name__ == "__main__":

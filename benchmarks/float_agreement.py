@@ -1,11 +1,10 @@
 """How far float32 entropy parameters differ from one way of running to another, and integer ones do not.
 
-    python benchmarks/float_agreement.py --preset narrow-large --steps 600 [--weights FILE] [--rate 42]
+    python benchmarks/float_agreement.py [--weights NAME|FILE] [--rate 42]
 
-Trains a network for so many steps (or loads its state dict), codes the bundled photographs on one thread, and works
-out the same entropy parameters under other conditions. Prints a Markdown table: of all latents, how many are given
-another coding table, and how many a mean that is not the same number; and whether a file written on one thread
-decodes to the same symbols.
+Codes the bundled photographs with trained weights on one thread, and works out the same entropy parameters under other
+conditions. Prints a Markdown table: of all latents, how many are given another coding table, and how many a mean that
+is not the same number; and whether a file written on one thread decodes to the same symbols.
 """
 
 from __future__ import annotations
@@ -15,16 +14,14 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from maskdecay.codecs._gaussian import scale_indices
-from maskdecay.codecs.evc import EVC, TrainConfig, build_preset, sample_images, train
+from maskdecay.codecs.evc import EVC, load_network, sample_images
 from maskdecay.codecs.evc._coding import compress, decompress
 from maskdecay.codecs.evc._dual_prior import code_two_steps, split_fused
 from maskdecay.codecs.evc._exact import exact_priors
 from maskdecay.codecs.evc._quantise import dequantise, quantise
-from safetensors.torch import load_file
 from tabulate import tabulate
 from torch import Tensor
 
@@ -100,18 +97,11 @@ def measure(codecs: dict[str, EVC], images: list[Tensor], rate: float, names: li
 def main() -> None:
     """Reads the command line and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="narrow-large")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--weights", type=Path, help="a state dict in safetensors, in place of training")
+    parser.add_argument("--weights", default="narrow-large-float", help="with float priors: bundled ones, or a file")
     parser.add_argument("--rate", type=float, default=42)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    codec, samples = build_preset(args.preset, seed=0), sample_images()
-    if args.weights:
-        codec.load_state_dict(load_file(args.weights))
-    else:
-        train(codec, samples.train, TrainConfig(steps=args.steps, batch_size=8, crop=64))
+    codec, samples = load_network(args.weights), sample_images()
     images = [torch.cat([*samples.train[2 * i : 2 * i + 1], samples.held_out[i]], 2)[None] for i in range(2)]
     codecs = {"float32": codec, "integer": exact_priors(codec, samples.train)}
     names = ["1 thread", "2 threads", "channels_last", "mkldnn off", "batch of 4", "float64"]
@@ -121,7 +111,7 @@ def main() -> None:
     print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
     latents = sum(i.shape[2] * i.shape[3] // 256 for i in images) * codec.config.latent
     print(f"\n{latents} latents of {len(images)} pictures of {images[0].shape[3]}x{images[0].shape[2]}")
-    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {args.preset}, rate {args.rate:g}")
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {args.weights}, rate {args.rate:g}")
 
 
 if __name__ == "__main__":
