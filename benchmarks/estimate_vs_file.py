@@ -1,10 +1,10 @@
 """Bits that `EVC.forward` estimates against bytes that the `.evc` file of the same picture and rate has.
 
-    python benchmarks/estimate_vs_file.py FOLDER [--weights NAME|FILE] [--coarser 8]
+    python benchmarks/estimate_vs_file.py FOLDER [--weights NAME|FILE ...] [--coarser 8]
 
-For every PNG in the folder and every rate, with float priors and with exact ones: the estimate in evaluation mode, the
-file's payload (all behind the header of 40 bytes), and whether they agree within 1% + 64 bytes. Then sizes at all 64
-rates for a few of the pictures. Prints Markdown tables.
+For every PNG in the folder, every rate and each of the weights: the estimate in evaluation mode, the file's payload
+(all behind the header of 40 bytes), and whether they agree within 1% + 64 bytes. Then sizes at all 64 rates for a few
+of the pictures. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -26,12 +26,9 @@ from maskdecay.codecs._tables import Tables
 from maskdecay.codecs.evc import (
     EVC,
     EVCCodec,
-    exact_priors,
     fast,
     hyper_latent_tables,
     load_network,
-    sample_images,
-    seal,
 )
 from maskdecay.codecs.evc._blocks import write_image
 from maskdecay.codecs.evc._coding import to_hundredths
@@ -131,7 +128,7 @@ def summary(kind: str, rate: int, found: Sequence[Sizes]) -> list[str]:
 
 
 HEADERS = [
-    "priors", "rate", "bpp of files", "payloads within", "whole files within", "payload - estimate",
+    "weights", "rate", "bpp of files", "payloads within", "whole files within", "payload - estimate",
     "in bytes", "of z", "of y", "most used of 1% + 64",
 ]  # fmt: skip
 
@@ -153,17 +150,16 @@ def main() -> None:
     """Reads the command line and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--weights", default="narrow-large-float", help="with float priors: bundled ones, or a file")
+    parser.add_argument("--weights", nargs="+", default=["narrow-large-float", "narrow-large"], help="names or files")
     parser.add_argument("--rates", type=int, nargs="+", default=[0, 21, 42, 63])
     parser.add_argument("--coarser", type=float, default=1.0, help="factor on all quantiser steps")
     parser.add_argument("--monotone", type=int, default=3, help="how many pictures to code at all 64 rates")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    base = load_network(args.weights)
-    with torch.no_grad():
-        base.q_scale.mul_(args.coarser)
-    networks = {"float32": base, "exact": exact_priors(base, sample_images().train)}
-    seal(networks["exact"])
+    networks = {Path(weights).stem: load_network(weights) for weights in args.weights}
+    for network in networks.values():
+        with torch.no_grad():
+            network.q_scale.mul_(args.coarser)
     pictures = {path.stem: Picture(colour=read_picture(path).colour) for path in sorted(args.folder.glob("*.png"))}
     rows, climbs = [], []
     for kind, network in networks.items():
@@ -178,11 +174,11 @@ def main() -> None:
             climbs.append(climb(kind, subject))
             print("|", " | ".join(climbs[-1]), flush=True)
     print("\n" + tabulate(rows, headers=HEADERS, tablefmt="github", disable_numparse=True))
-    columns = ["priors", "picture", "bytes at rate 0", "at rate 63", "rates below the last", "equal", "least step"]
+    columns = ["weights", "picture", "bytes at rate 0", "at rate 63", "rates below the last", "equal", "least step"]
     print("\n" + tabulate(climbs, headers=columns, tablefmt="github", disable_numparse=True))
-    distinct = len({hundredths(base, rate) for rate in range(64)})
-    print(f"\n{len(pictures)} pictures; {distinct} different quantiser steps among 64 rates")
-    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, 1 thread, {args.weights}")
+    distinct = [len({hundredths(network, rate) for rate in range(64)}) for network in networks.values()]
+    print(f"\n{len(pictures)} pictures; {min(distinct)} or more different quantiser steps among 64 rates")
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, 1 thread")
 
 
 if __name__ == "__main__":

@@ -57,12 +57,12 @@ def rows_against(base: EVC, others: dict[str, EVC], samples: SampleImages) -> li
 def costs(codec: EVC, tuning: int) -> str:
     """The table of rates: float, converted at several limits, and both after fine-tuning."""
     samples = sample_images()
-    converted = {limit: exact_priors(codec, samples.train, limit=limit) for limit in (63, 127, 255)}
+    converted = {limit: exact_priors(codec, samples.train, limit=limit) for limit in (63, 255, 2047)}
     names = {f"integers to {limit}, converted": network for limit, network in converted.items()}
     rows = rows_against(codec, {"float32": codec} | names, samples)
     if tuning:
         tuned = {"float32, tuned": copy.deepcopy(codec)}
-        tuned |= {f"integers to {limit}, tuned": converted[limit] for limit in (127, 255)}
+        tuned |= {f"integers to {limit}, tuned": converted[limit] for limit in (255, 2047)}
         for name, network in tuned.items():
             torch.manual_seed(1)
             priors = [p for part in PRIORS for p in getattr(network, part).parameters()]
