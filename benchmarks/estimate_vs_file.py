@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--monotone", type=int, default=3, help="how many pictures to code at all 64 rates")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    networks = {Path(weights).stem: load_network(weights) for weights in args.weights}
+    networks = {weights: load_network(weights) for weights in args.weights}
     for network in networks.values():
         with torch.no_grad():
             network.q_scale.mul_(args.coarser)
