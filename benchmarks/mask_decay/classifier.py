@@ -125,6 +125,9 @@ class ClassifierTask:
         example = torch.rand(EXAMPLE, generator=torch.Generator().manual_seed(0))
         return md.find_groups(self.teacher(0), example)
 
+    def trained_teacher(self) -> None:
+        """There is none."""
+
     def plan(self, target: str) -> md.Plan:
         """Returns the widths of a target: by hand, or with `-budget` by `Plan.budget` at the same MACs."""
         by_hand = target.removesuffix("-budget")

@@ -13,7 +13,16 @@ import torch
 from jaxtyping import UInt8
 from maskdecay.codecs._images import load_folder
 from maskdecay.codecs._metrics import bits_per_pixel, mean_squared_error, psnr
-from maskdecay.codecs.evc import EVC, EVCConfig, TrainConfig, build_preset, fast, rate_to_lambda, train
+from maskdecay.codecs.evc import (
+    EVC,
+    EVCConfig,
+    TrainConfig,
+    build_preset,
+    fast,
+    load_network,
+    rate_to_lambda,
+    train,
+)
 from maskdecay.codecs.evc._initial import initialise
 from maskdecay.codecs.evc._presets import build_seeded
 from maskdecay.profiling import macs
@@ -48,6 +57,7 @@ class CodecTask:
         teacher: the large network: a preset, or the arguments of an `EVCConfig`.
         students: the small ones likewise, by target name.
         rates: at which networks are judged, 0 to 63; four or more.
+        trained: weights of the large network, by name or file, where its training is no part of the experiment.
         training: further settings of `TrainConfig`, such as `batch_size`, `crop`, `optimizer` or `clip`.
         val_images: how many images of the validation folder are used, in order of their names.
         val_side: of the square cut out of the middle of each, in pixels.
@@ -68,6 +78,7 @@ class CodecTask:
         students: Mapping[str, Network],
         rates: Sequence[float],
         training: Mapping[str, Any],
+        trained: str | None = None,
         val_images: int = 16,
         val_side: int = 256,
         test_images: int = 0,
@@ -77,11 +88,16 @@ class CodecTask:
             raise ValueError(f"[task.training] must not set {', '.join(sorted(own))}: [budget] and the runs do")
         self.budget, self.folders, self.rates = budget, folders, tuple(rates)
         self.large, self.students, self.training = teacher, dict(students), dict(training)
+        self.trained = trained
         self.val_images, self.val_side, self.test_images = val_images, val_side, test_images
 
     def teacher(self, seed: int) -> EVC:
         """Returns the large network with random weights."""
         return _build(self.large, seed)
+
+    def trained_teacher(self) -> EVC | None:
+        """Returns the large network with the weights that the config names."""
+        return None if self.trained is None else load_network(self.trained)
 
     @cached_property
     def groups(self) -> md.Groups:
@@ -219,13 +235,14 @@ class CodecTask:
         return {"rate": rate, "bpp": fmean(bpps), "psnr": fmean(quality), "cost": fmean(costs)}
 
     def _config(self, stage: Stage, seed: int) -> TrainConfig:
+        trunks = {} if stage.trunk_share is None else {"trunk_share": stage.trunk_share}
         return TrainConfig(
             steps=stage.steps,
             learning_rate=stage.learning_rate,
             final_learning_rate=stage.final,
             warmup=stage.warmup,
             seed=seed,
-            **self.training,
+            **{**self.training, **trunks},
         )
 
 

@@ -111,7 +111,7 @@ def run_all(
         _list_missing(wanted, folder, say)
         return made
     for run in wanted:
-        for step in (_half_teacher(run), run) if run.arm not in TEACHERS and "scratch" not in run.arm else (run,):
+        for step in (_half_teacher(run), run) if _trains_teacher(task, run) else (run,):
             if path_of(folder, step).exists() and (step.arm != "teacher-half" or _weights(folder, step).exists()):
                 continue
             expected = _expected(folder, step)
@@ -155,6 +155,9 @@ def _train(
 ) -> tuple[int, nn.Module, dict[str, int]]:
     """Returns the optimizer steps of this network, teacher included, the network, and the widths it narrowed."""
     budget = task.budget
+    trained = task.trained_teacher()
+    if run.arm == "teacher" and trained is not None:
+        return 0, trained, {}
     if run.arm in TEACHERS:
         steps = budget.half if run.arm == "teacher-half" else budget.steps
         model = task.teacher(run.seed)
@@ -170,10 +173,11 @@ def _train(
         steps = {"scratch": budget.steps, "scratch-half": budget.half}.get(run.arm) or equal_macs(task, model, run.seed)
         task.fit(model, budget.from_scratch(steps), run.seed)
         return steps, model, keep
-    teacher = md.load(_weights(folder, _half_teacher(run)), lambda: task.teacher(run.seed))
+    if trained is None:
+        trained = md.load(_weights(folder, _half_teacher(run)), lambda: task.teacher(run.seed))
     job = Job(
         task=task,
-        model=teacher,
+        model=trained.requires_grad_(True),
         plan=plan,
         strength=strength or 0.0,
         seed=run.seed + SEED_GAP,
@@ -189,6 +193,11 @@ def equal_macs(task: Task, student: nn.Module, seed: int) -> int:
     narrow, tune = task.budget.second_half
     ratio = task.macs(task.teacher(seed)) / task.macs(student)
     return round((task.budget.half + narrow.steps) * ratio + tune.steps)
+
+
+def _trains_teacher(task: Task, run: Run) -> bool:
+    """Whether a run starts from a teacher that the experiment trains first."""
+    return run.arm not in TEACHERS and "scratch" not in run.arm and task.trained_teacher() is None
 
 
 def _half_teacher(run: Run) -> Run:

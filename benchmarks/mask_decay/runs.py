@@ -111,7 +111,8 @@ def path_of(folder: Path, run: Run) -> Path:
 def make_budget(table: Mapping[str, Any]) -> Budget:
     """Returns the budget that `[budget]` describes."""
     stages = {name: Stage(steps=1, **table[name]) for name in ("scratch", "narrow", "tune")}
-    return Budget(steps=table["steps"], narrowing=table["narrowing"], **stages)
+    shares = {name: table[name] for name in ("narrowing", "teacher") if name in table}
+    return Budget(steps=table["steps"], **shares, **stages)
 
 
 def write(path: Path, data: Mapping[str, Any]) -> None:

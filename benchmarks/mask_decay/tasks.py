@@ -23,6 +23,7 @@ class Stage:
         learning_rate: its peak.
         final: share of the peak at the end of the cosine, 0 to 1.
         warmup: share of the steps in which the learning rate rises, 0 to 1.
+        trunk_share: of the learning rate, for a codec's encoder and decoder; None is the task's own.
 
     Raises:
         ValueError: a number out of range.
@@ -32,6 +33,7 @@ class Stage:
     learning_rate: float
     final: float = 0.02
     warmup: float = 0.05
+    trunk_share: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.learning_rate > 0 or not 0 <= self.final <= 1 or not 0 <= self.warmup < 1:
@@ -42,12 +44,13 @@ class Stage:
 class Budget:
     """Training in optimizer steps, the same for every method.
 
-    A student from scratch gets all steps in one go. A method that starts from a teacher trains that teacher for half
-    of the steps, to the end of its own schedule; the other half is split between narrowing and fine-tuning.
+    A student from scratch gets all steps in one go. A method that starts from a teacher trains that teacher for its
+    share of the steps, to the end of its own schedule; the rest is split between narrowing and fine-tuning.
 
     Args:
         steps: in all, at least 4.
-        narrowing: share of the second half in which masks decay or regularisers work.
+        narrowing: share of the rest in which masks decay or regularisers work.
+        teacher: share for the teacher; 0 where the task has one that is trained already.
         scratch: schedule of any network trained from random weights; its `steps` do not count.
         narrow: schedule while masks decay.
         tune: schedule of the fine-tuning that follows.
@@ -61,15 +64,18 @@ class Budget:
     scratch: Stage
     narrow: Stage
     tune: Stage
+    teacher: float = 0.5
 
     def __post_init__(self) -> None:
         if self.steps < 4 or not 0 < self.narrowing < 1:
             raise ValueError(f"steps={self.steps} must be at least 4 and narrowing={self.narrowing} between 0 and 1")
+        if not 0 <= self.teacher < 1:
+            raise ValueError(f"teacher={self.teacher} is a share of the steps and leaves some for its students")
 
     @property
     def half(self) -> int:
         """Steps of the teacher that is narrowed."""
-        return self.steps // 2
+        return int(self.teacher * self.steps)
 
     def from_scratch(self, steps: int) -> Stage:
         """The schedule of a network trained from random weights."""
@@ -91,6 +97,10 @@ class Task(Protocol):
 
     def teacher(self, seed: int) -> nn.Module:
         """Returns the large network with random weights."""
+        ...
+
+    def trained_teacher(self) -> nn.Module | None:
+        """Returns a large network whose training is no part of the experiment, where the task has one."""
         ...
 
     def plan(self, target: str) -> md.Plan:

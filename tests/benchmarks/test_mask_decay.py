@@ -33,8 +33,11 @@ class Tiny:
 
     name = "tiny"
 
-    def __init__(self, budget, groups=None):
-        self.budget, self.groups, self.fits = budget, groups, []
+    def __init__(self, budget, groups=None, trained=None):
+        self.budget, self.groups, self.trained, self.fits = budget, groups, trained, []
+
+    def trained_teacher(self):
+        return None if self.trained is None else self.teacher(self.trained).eval()
 
     def teacher(self, seed):
         with torch.random.fork_rng(devices=[]):
@@ -124,7 +127,7 @@ def test_every_arm_ends_at_the_planned_widths_and_spends_half_of_the_budget(lab,
 
 def test_every_arm_that_a_config_names_exists(lab):
     known = {*lab.methods.methods(), "teacher", "teacher-half", "scratch", "scratch-half", "scratch-macs"}
-    for name in ("classifier.toml", "codec.toml"):
+    for name in ("classifier.toml", "codec.toml", "codec_trained.toml"):
         config = lab.run.tomllib.loads((FOLDER / name).read_text(encoding="utf-8"))
         runs = lab.runs.expand(config)
         assert {run.arm for run in runs} <= known
@@ -239,6 +242,24 @@ def test_runs_resume_where_they_stopped_and_use_the_tuned_strength(lab, task, tm
     (tmp_path / "runs" / "scratch.small.s0.json").unlink()
     assert lab.run.run_all(task, CONFIG, tmp_path, say=said.append) == ["scratch.small.s0"]
     assert lab.run.run_all(task, CONFIG, tmp_path, dry_run=True, say=said.append) == []
+
+
+def test_a_trained_teacher_costs_no_steps_and_is_every_seeds(lab, groups, tmp_path):
+    stage = lab.tasks.Stage(steps=1, learning_rate=0.01)
+    budget = lab.tasks.Budget(steps=12, narrowing=0.5, scratch=stage, narrow=stage, tune=stage, teacher=0.0)
+    task = Tiny(budget, groups, trained=7)
+    wave = {"seeds": [0, 1], "targets": ["small"], "arms": ["decay-none", "scratch"]}
+    config = {**CONFIG, "wave": [wave, {"seeds": [0, 1], "targets": ["full"], "arms": ["teacher"]}]}
+    made = lab.run.run_all(task, config, tmp_path, say=lambda line: None)
+    assert "teacher-half.full.s0" not in made
+    assert not (tmp_path / "teachers").exists()
+    runs = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")}
+    assert {name: run["steps"] for name, run in runs.items()} == {
+        "decay-none.small.s0": 12, "decay-none.small.s1": 12, "scratch.small.s0": 12, "scratch.small.s1": 12,
+        "teacher.full.s0": 0, "teacher.full.s1": 0,
+    }  # fmt: skip
+    assert runs["teacher.full.s0"]["test"] == task.evaluate(task.teacher(7).eval(), "test")
+    assert sorted(task.fits) == [(6, 1000), (6, 1001), (6, 1001), (6, 1002), (12, 0), (12, 1)]
 
 
 def test_a_run_waits_for_its_tuning_and_time_ends_runs(lab, task, tmp_path):
