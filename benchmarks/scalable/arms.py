@@ -74,7 +74,8 @@ class Lab:
             fresh: whether it begins at random.
         """
         path = self.folder / f"{name}.safetensors"
-        config = self._share(share, fresh)
+        kind = "student" if decay is not None else "fresh" if fresh else "teacher" if name == "teacher" else "trained"
+        config = self._share(share, kind)
         if path.exists() and decay is None:
             network.load_state_dict(load_file(path))
             return network.eval()
@@ -101,13 +102,15 @@ class Lab:
         """Steps and seconds of each part."""
         return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))}
 
-    def _share(self, share: float, fresh: bool) -> TrainConfig:
-        whole = self.config
+    def _share(self, share: float, kind: str) -> TrainConfig:
+        """The budget's share, at the rates of its kind; the trainer of students halves the learning rate by itself."""
+        whole, fresh = self.config, kind == "fresh"
         return replace(
             whole,
             steps=None if whole.steps is None else max(1, round(share * whole.steps)),
             seconds=None if whole.seconds is None else share * whole.seconds,
-            learning_rate=whole.learning_rate * (1.0 if fresh else 0.5),
+            learning_rate=whole.learning_rate * (0.5 if kind in ("trained", "teacher") else 1.0),
+            trunk_share=self.settings["trunk_share"][kind],
             warmup=0.05 if fresh else 0.0,
         )
 

@@ -23,6 +23,7 @@ from ._presets import build_preset
 from ._samples import sample_images
 from ._students import make_plan
 from ._train import TrainConfig, TrainStep, train
+from ._train_config import STUDENT_TRUNK_SHARE
 from ._train_decay import observe_channels
 from ._weights import bundled_names, load_network
 
@@ -30,6 +31,7 @@ RATES = (0, 21, 42, 63)
 _CROPS: dict[str, Any] = {
     "crop": 192,
     "batch_size": 2,
+    "trunk_share": STUDENT_TRUNK_SHARE,
 }  # networks that are used to whole pictures unlearn them on small crops
 _TUNING = TrainConfig(seconds=1.0, learning_rate=1e-3, warmup=0.0, final_learning_rate=0.02, **_CROPS)
 _EXACT_LEARNING_RATE = 2e-4

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from ._rates import LAMBDA_RANGE
 from ._train_optimizer import OPTIMIZERS
 
+TRUNK_SHARE, STUDENT_TRUNK_SHARE = 0.075, 1.0
+"""`TrainConfig.trunk_share` of a network that begins at random or trains on, and of a student of a trained one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -23,7 +26,7 @@ class TrainConfig:
         learning_rate: peak (a group's own `lr` wins). The default suits an hour or less on narrow networks; wide ones
             and long trainings want less.
         trunk_share: of the learning rate, for encoder and decoder: they begin as a transform that large steps destroy,
-            while the priors begin at random.
+            while the priors begin at random. For a student, whose trunks must find another form, `STUDENT_TRUNK_SHARE`.
         weight_decay: of convolution weights, unless `parameters` are given.
         warmup: share of the training during which the learning rate rises.
         final_learning_rate: share of the peak that is left at the end of the cosine.
@@ -42,7 +45,7 @@ class TrainConfig:
     crop: int = 256
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
-    trunk_share: float = 0.075
+    trunk_share: float = TRUNK_SHARE
     weight_decay: float = 0.0
     warmup: float = 0.05
     final_learning_rate: float = 0.02

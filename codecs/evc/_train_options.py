@@ -13,7 +13,7 @@ from .._train_processes import Processes
 from ._network import EVC
 from ._presets import build_preset
 from ._students import StudentConfig
-from ._train_config import TrainConfig
+from ._train_config import STUDENT_TRUNK_SHARE, TRUNK_SHARE, TrainConfig
 from ._weights import load_network
 
 DEFAULT_PRESET = "narrow-small"
@@ -35,8 +35,10 @@ class TrainOptions(CommonOptions):
         int, typer.Option(min=1, help="Side of crops in pixels; best a multiple of 64."), After("batch")
     ] = 256
     trunk_share: Annotated[
-        float, typer.Option(help="Of it, for encoder and decoder; more destroys them."), After("lr")
-    ] = 0.075
+        float | None,
+        typer.Option(help="Of it, for encoder and decoder (default: 0.075, for a student 1)."),
+        After("lr"),
+    ] = None
     exact: Annotated[
         bool, typer.Option(help="End with priors in exact integers: files decode on every machine."), After("seed")
     ] = True
@@ -57,8 +59,18 @@ class TrainOptions(CommonOptions):
         After("threads"),
     ] = "float32"
 
+    def __post_init__(self) -> None:
+        if self.trunk_share is None:  # in the record stands what it was, whatever the defaults of other releases
+            share = STUDENT_TRUNK_SHARE if self._makes_student else TRUNK_SHARE
+            object.__setattr__(self, "trunk_share", share)
+
+    @property
+    def _makes_student(self) -> bool:
+        return any(given is not None for given in (self.student, self.plan, self.macs, self.priors))
+
     def config(self) -> TrainConfig:
         """How to train; see `common_config`."""
+        assert self.trunk_share is not None
         return TrainConfig(**self.common_config(), batch_size=self.batch, crop=self.crop, trunk_share=self.trunk_share)
 
     def student_config(self) -> StudentConfig | None:
@@ -67,7 +79,7 @@ class TrainOptions(CommonOptions):
         Raises:
             ValueError: widths are given twice.
         """
-        if self.student is None and self.plan is None and self.macs is None and self.priors is None:
+        if not self._makes_student:
             return None
         return StudentConfig(**self.common_student(), preset=self.student, priors=self.priors)
 

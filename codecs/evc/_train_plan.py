@@ -9,6 +9,7 @@ TUNING_SHARE = 0.15
 _TUNING_LEARNING_RATE = 0.125  # of the peak; as in benchmarks/exact_priors.py
 _NARROWING_SHARE = 0.2  # of the steps before exact priors, where a scalable student's decoder is narrower as well
 _JOINT_SHARE = 0.35  # of those after that, for all encoders together
+_JOINT_LEARNING_RATE = 0.2  # of the peak: encoders that learn from each other bear less than one of them alone
 
 
 def plan_stages(
@@ -53,6 +54,6 @@ def _growth(share: float, encoders: int, decay_share: float, narrows: bool) -> l
             name, final = f"encoder {branch + 1}, {text}", None if kind == "tune" else DECAY_ENDS_AT
             stages.append(Stage(name=name, kind=Kind.GROW, share=part * each, learning_rate=rate, final=final,
                                 growth=(kind, branch)))  # fmt: skip
-    joint = Stage(name="all encoders together", kind=Kind.GROW, share=_JOINT_SHARE * share, learning_rate=rate,
-                  growth=("joint", encoders - 1))  # fmt: skip
+    joint = Stage(name="all encoders together", kind=Kind.GROW, share=_JOINT_SHARE * share,
+                  learning_rate=_JOINT_LEARNING_RATE, growth=("joint", encoders - 1))  # fmt: skip
     return [*stages, joint]
