@@ -29,6 +29,8 @@ Codec = TypeVar("Codec", bound=EVC)
 _PARTS = ("hyper_dec", "y_prior_fusion", "y_spatial_prior")
 _SCALES = {"y_prior_fusion": (3, (1,)), "y_spatial_prior": (4, (0, 2))}  # of so many chunks, these are scales
 _TEST_INPUT = "test_input"  # a tensor of integer networks alone
+LIMIT_NAME = "priors_limit"
+"""Tensor of a network, and of its file, whose priors have other steps than 255."""
 _PER_UNIT = 4096  # fixed point in which scales are looked up
 
 
@@ -50,7 +52,7 @@ def exact_priors(
         images: typical RGB images in [0, 1], which set the range of activations, at all efforts. None takes noise, for
             networks that mean nothing.
         rates: at which the images are coded.
-        limit: of operands and weights, in steps.
+        limit: of operands and weights, in steps. More are finer, and 255 fewest kernels round (see `_integer.LIMIT`).
 
     Raises:
         ValueError: the codec's priors are exact already, or its weights are not finite.
@@ -72,25 +74,33 @@ def exact_priors(
     for name, observation in zip(_PARTS, observe([getattr(result, name) for name in _PARTS], run), strict=True):
         tail = None if (scales := _scales_of(name)) is None else scales.to(result.q_basic)
         setattr(result, name, IntegerNetwork(getattr(result, name), observation, tail, limit))
+    _note_limit(result, limit)
     return result.train(codec.training)
 
 
-def hollow_priors(codec: EVC, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def hollow_priors(codec: EVC, shapes: Mapping[str, tuple[int, ...]], limit: int = LIMIT) -> None:
     """Give a codec exact priors, in place, into which those of a file are to be loaded.
 
     Args:
         codec: of the file's widths.
         shapes: of the file's tensors.
+        limit: what the file's tensor `LIMIT_NAME` holds, if there is one.
     """
     for name in _PARTS:
         part = getattr(codec, name)
         example = torch.zeros(shapes.get(f"{name}.{_TEST_INPUT}", (1, 1, 1, 1)))
-        setattr(codec, name, IntegerNetwork(part, unseen(part, example), _scales_of(name), sealed=False))
+        setattr(codec, name, IntegerNetwork(part, unseen(part, example), _scales_of(name), limit, sealed=False))
+    _note_limit(codec, limit)
 
 
 def holds_exact_priors(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether a file's priors compute in integers, from the shapes of its tensors."""
     return f"{_PARTS[0]}.{_TEST_INPUT}" in shapes
+
+
+def _note_limit(codec: EVC, limit: int) -> None:
+    if limit != LIMIT:
+        codec.register_buffer(LIMIT_NAME, torch.tensor(limit, dtype=torch.int32))
 
 
 def _scales_of(part: str) -> TableScales | None:

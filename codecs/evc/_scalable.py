@@ -55,6 +55,8 @@ class ScalableEVC(EVC):
         scalable.config = network.config
         for name, parameter in network.named_parameters(recurse=False):
             scalable.register_parameter(name, parameter)
+        for name, buffer in network.named_buffers(recurse=False):
+            scalable.register_buffer(name, buffer)
         for name, part in network.named_children():
             scalable.add_module(name, encoders if name == "enc" else part)
         return scalable.train(network.training)

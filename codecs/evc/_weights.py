@@ -11,7 +11,7 @@ import maskdecay as md
 
 from .._bundled import name_for, names_in
 from ._config import EVCConfig, Widths
-from ._exact import holds_exact_priors, hollow_priors
+from ._exact import LIMIT_NAME, holds_exact_priors, hollow_priors
 from ._network import EVC
 from ._public_checkpoint import load_public_checkpoint
 from ._scalable import ScalableEVC, count_encoders, widest_encoder
@@ -67,12 +67,13 @@ def load_network(name_or_path: str | Path) -> EVC:
 def _load_saved(path: Path) -> EVC:
     shapes = _shapes(path)
     config, depths = infer_config(widest_encoder(shapes), path), count_encoders(shapes)
+    limit = (_number(path, LIMIT_NAME),) if LIMIT_NAME in shapes else ()
 
     def build() -> EVC:
         with torch.random.fork_rng(devices=[]):
             network = ScalableEVC(config, depths=depths, initial=False) if depths else EVC(config, initial=False)
             if holds_exact_priors(shapes):
-                hollow_priors(network, shapes)
+                hollow_priors(network, shapes, *limit)
             return network
 
     return md.load(path, build).float().eval()
@@ -87,6 +88,14 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"'{path}' is no safetensors file, or a damaged one") from error
+
+
+def _number(path: Path, name: str) -> int:
+    with safe_open(str(path), framework="pt") as file:
+        tensor = file.get_tensor(name)
+    if tensor.numel() != 1 or tensor.is_floating_point():
+        raise ValueError(f"'{path}' is damaged: its tensor {name} is no whole number")
+    return int(tensor)
 
 
 def infer_config(shapes: dict[str, tuple[int, ...]], path: Path) -> EVCConfig:

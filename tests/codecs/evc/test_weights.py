@@ -30,8 +30,9 @@ def test_a_pruned_network_comes_back(tiny: EVC, tmp_path: Path) -> None:
     assert loaded.enc[1].block[1].conv[0].out_channels == 3  # type: ignore[index,union-attr]
 
 
-def test_exact_priors_come_back_exact(tiny: EVC, tmp_path: Path) -> None:
-    exact = exact_priors(tiny, rates=(0,))
+@pytest.mark.parametrize("limit", [255, 63, 2047])
+def test_exact_priors_come_back_exact(tiny: EVC, tmp_path: Path, limit: int) -> None:
+    exact = exact_priors(tiny, rates=(0,), limit=limit)
     md.save(exact, tmp_path / "exact.safetensors")
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
@@ -41,6 +42,17 @@ def test_exact_priors_come_back_exact(tiny: EVC, tmp_path: Path) -> None:
     image = (torch.rand(3, 70, 70) * 255).to(torch.uint8)
     data = EVCCodec(exact).encode(image)
     assert (EVCCodec(loaded).decode(data) == EVCCodec(exact).decode(data)).all()
+
+
+@pytest.mark.parametrize("told", [torch.tensor(1 << 30), torch.tensor(-5), torch.ones(3, dtype=torch.int)])
+def test_a_damaged_limit_is_told(tiny: EVC, tmp_path: Path, told: torch.Tensor) -> None:
+    exact = exact_priors(tiny, rates=(0,))
+    exact.register_buffer("priors_limit", told)
+    md.save(exact, tmp_path / "w.safetensors")
+    with pytest.raises(
+        ValueError, match=r"limit=.* must be in 1\.\.2048|is damaged: its tensor priors_limit is no whole"
+    ):
+        load_network(tmp_path / "w.safetensors")
 
 
 def test_a_public_checkpoint_is_taken(tiny: EVC, tmp_path: Path) -> None:
