@@ -24,12 +24,12 @@ run() { # NAME options: train until done or until this call's minutes are over
 }
 
 family=${FAMILY:-}
-# On the narrow network, encoder and decoder bear 1.5e-4 with Muon from the start, and not 6e-4; those of students 1e-3.
+# On the narrow network, encoder and decoder bear 1.5e-4 with Muon from the start, and not 6e-4; those of students do.
 recipe=(--optimizer muon --lr 1e-3 --trunk-share 0.15 --batch 16 --crop 256 --ema 0.999)
 case $what in
 large) run large-float --preset "${family}large" "${recipe[@]}" --no-exact ;;
 large-exact) run large --start "$out/large-float.safetensors" "${recipe[@]}" --lr 5e-4 ;;
-medium | small) run "$what" --start "$out/large-float.safetensors" --student "$family$what" "${recipe[@]}" --trunk-share 1 ;;
+medium | small) run "$what" --start "$out/large-float.safetensors" --student "$family$what" "${recipe[@]}" --trunk-share 0.4 ;;
 pieces)
     mkdir -p "$out/pieces"
     for file in "$out"/*.safetensors; do split -b 16M -d "$file" "$out/pieces/$(basename "$file")."; done

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ._rates import LAMBDA_RANGE
 from ._train_optimizer import OPTIMIZERS
 
-TRUNK_SHARE, STUDENT_TRUNK_SHARE = 0.075, 1.0
+TRUNK_SHARE, STUDENT_TRUNK_SHARE = 0.075, 0.4
 """`TrainConfig.trunk_share` of a network that begins at random or trains on, and of a student of a trained one."""
 
 

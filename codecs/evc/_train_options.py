@@ -36,7 +36,7 @@ class TrainOptions(CommonOptions):
     ] = 256
     trunk_share: Annotated[
         float | None,
-        typer.Option(help="Of it, for encoder and decoder (default: 0.075, for a student 1)."),
+        typer.Option(help="Of it, for encoder and decoder (default: 0.075, for a student 0.4)."),
         After("lr"),
     ] = None
     exact: Annotated[

@@ -9,7 +9,7 @@ TUNING_SHARE = 0.15
 _TUNING_LEARNING_RATE = 0.125  # of the peak; as in benchmarks/exact_priors.py
 _NARROWING_SHARE = 0.2  # of the steps before exact priors, where a scalable student's decoder is narrower as well
 _JOINT_SHARE = 0.35  # of those after that, for all encoders together
-_JOINT_LEARNING_RATE = 0.2  # of the peak: encoders that learn from each other bear less than one of them alone
+_ALONE_LEARNING_RATE = 1.25  # of the peak: one encoder, while all else stands still, bears more than all together
 
 
 def plan_stages(
@@ -52,8 +52,8 @@ def _growth(share: float, encoders: int, decay_share: float, narrows: bool) -> l
         parts += [("decay", "mask decay", decay_share), ("tune", "fine-tuning", rest)]
         for kind, text, part in parts:
             name, final = f"encoder {branch + 1}, {text}", None if kind == "tune" else DECAY_ENDS_AT
-            stages.append(Stage(name=name, kind=Kind.GROW, share=part * each, learning_rate=rate, final=final,
-                                growth=(kind, branch)))  # fmt: skip
-    joint = Stage(name="all encoders together", kind=Kind.GROW, share=_JOINT_SHARE * share,
-                  learning_rate=_JOINT_LEARNING_RATE, growth=("joint", encoders - 1))  # fmt: skip
+            stages.append(Stage(name=name, kind=Kind.GROW, share=part * each, final=final,
+                                learning_rate=_ALONE_LEARNING_RATE, growth=(kind, branch)))  # fmt: skip
+    joint = Stage(name="all encoders together", kind=Kind.GROW, share=_JOINT_SHARE * share, learning_rate=rate,
+                  growth=("joint", encoders - 1))  # fmt: skip
     return [*stages, joint]

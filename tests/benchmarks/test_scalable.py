@@ -27,7 +27,7 @@ SETTINGS = {
     "joint": 0.35,
     "budget": {"steps": 6},
     "training": {"batch_size": 1, "crop": 64, "strength": 0.1},
-    "trunk_share": {"student": 1.0, "fresh": 1.0, "trained": 0.4, "teacher": 0.1},
+    "trunk_share": {"student": 0.4, "fresh": 1.0, "trained": 0.4, "teacher": 0.1},
 }
 
 

@@ -289,7 +289,7 @@ def test_a_student_of_weights(train: Run, folder: Path, tiny_weights: Path, monk
     assert [len(block.block[0].conv1[0].weight) for block in (student.enc[3], student.dec[2])] == [2, 4]
     record = read_record(Path("w.safetensors"))
     assert record["stages"] == {"mask decay": 1, "fine-tuning the student": 2, "fine-tuning exact priors": 1}
-    assert "--trunk-share 1.0 " in record["command"]  # a student's default
+    assert "--trunk-share 0.4 " in record["command"]  # a student's default
     (point,) = record["validation"]["points"]
     assert (point["stage"], point["step"], len(point["bpp"]), len(point["psnr"])) == ("end", 4, 4, 4)
 
