@@ -22,8 +22,9 @@ EXPLAINED = """
 95% interval by Student's t in brackets; `*` marks those whose interval leaves out 0. There is no correction for the
 number of comparisons: of 20 stars of methods that are all alike, one would be there by chance. `strength` was tuned
 (or set) as the config says. All methods spent the same optimizer steps (column `steps`, the teacher's included, unless
-it was there before), not the same multiply-accumulates; `scratch-macs` trains for as long as those would last. `teacher free` is the gap
-narrowed from `scratch-half` towards `teacher-half`: as if the teacher were there and its steps did not count.
+it was there before), not the same multiply-accumulates; `scratch-macs` trains for as long as those would last. `teacher
+free` is the gap narrowed from `scratch-half` towards `teacher-half`: as if the teacher were there and its steps did not
+count.
 """
 
 app = typer.Typer(add_completion=False, help=__doc__)
