@@ -64,7 +64,7 @@ class CodecTask:
         test_images: how many images of the test folder are used; 0 is all.
 
     Raises:
-        ValueError: a setting that the experiment rules itself.
+        ValueError: a setting that the experiment rules itself, or a teacher both trained and to be trained.
     """
 
     name = "codec"
@@ -86,6 +86,11 @@ class CodecTask:
         own = {"steps", "seconds", "learning_rate", "warmup", "final_learning_rate", "seed", "ema"} & set(training)
         if own:
             raise ValueError(f"[task.training] must not set {', '.join(sorted(own))}: [budget] and the runs do")
+        if (trained is None) != (budget.teacher > 0):
+            raise ValueError(
+                f"[budget] teacher={budget.teacher} and [task] trained={trained!r}: a teacher that is trained already "
+                "has no share of the steps (0), and any other has one"
+            )
         self.budget, self.folders, self.rates = budget, folders, tuple(rates)
         self.large, self.students, self.training = teacher, dict(students), dict(training)
         self.trained = trained

@@ -197,7 +197,7 @@ def equal_macs(task: Task, student: nn.Module, seed: int) -> int:
 
 def _trains_teacher(task: Task, run: Run) -> bool:
     """Whether a run starts from a teacher that the experiment trains first."""
-    return run.arm not in TEACHERS and "scratch" not in run.arm and task.trained_teacher() is None
+    return run.arm not in TEACHERS and "scratch" not in run.arm and task.budget.teacher > 0
 
 
 def _half_teacher(run: Run) -> Run:

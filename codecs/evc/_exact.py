@@ -52,7 +52,7 @@ def exact_priors(
         images: typical RGB images in [0, 1], which set the range of activations, at all efforts. None takes noise, for
             networks that mean nothing.
         rates: at which the images are coded.
-        limit: of operands and weights, in steps. More are finer, and 255 fewest kernels round (see `_integer.LIMIT`).
+        limit: of operands and weights, in steps. More are finer; 255 survive kernels that round to bfloat16.
 
     Raises:
         ValueError: the codec's priors are exact already, or its weights are not finite.
