@@ -5,7 +5,7 @@
 
 `train` makes one JSON file per arm and seed in OUT/runs, `latency` times all encoders of a seed in one run, `report`
 writes results.md and a plot; `all` does the three. A run that was stopped, by Ctrl-C or by --minutes, goes on when the
-command is given again.
+command is given again. `weights` writes an arm's network for `maskdecay evc train --start` and `--model`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from arms import Lab, add_preset, set_seed, train_arm
 from judge import judge, time_encoders
 from maskdecay.codecs._images import load_folder
 from maskdecay.codecs._train_hooks import TrainingStopped
+from maskdecay.codecs._training_images import read_training_images
 from maskdecay.codecs.evc import TrainConfig, load_network
+from maskdecay.codecs.evc._train_files import save_trained, start_record
 from report import write_report
 
 if sys.version_info >= (3, 11):
@@ -78,6 +80,17 @@ def latency(
 def report(out: Out) -> None:
     """Write results.md and the plot."""
     write_report(out)
+
+
+@app.command()
+def weights(config: Config, out: Out, teacher: Teacher, train: Folder, arm: str, seed: int, output: Path) -> None:
+    """Write the weights of an arm that is there, with how they came about."""
+    run = json.loads((out / "runs" / f"{arm}.s{seed}.json").read_text(encoding="utf-8"))
+    network = train_arm(arm, make_lab(read(config), out, teacher, arm, seed, [], lambda: False))
+    told = {key: run[key] for key in ("command", "commit", "machine", "torch", "parts", "config")}
+    images = read_training_images(train, 1).manifest()
+    record = {**told, "arm": arm, "seed": seed, "data": images, "start": start_record(teacher)}
+    print(f"{output}: {save_trained(network, output, record)}")
 
 
 def read(config: Path) -> dict[str, Any]:

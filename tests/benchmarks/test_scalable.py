@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from maskdecay.codecs.evc import EVC, EVCConfig
+from maskdecay.codecs.evc import EVC, EVCConfig, load_network
+from maskdecay.codecs.evc._train_files import read_record
 from PIL import Image
 
 import maskdecay as md
@@ -71,6 +72,14 @@ def test_arms_are_trained_judged_timed_and_reported(lab, made, tmp_path, monkeyp
     assert macs["slimmed.s0"][0] < macs["slimmed.s0"][1]
     assert {sum(part["steps"] for part in run["parts"].values()) for run in runs.values()} == {6}
     assert not list(tmp_path.rglob("*.checkpoint"))
+
+    monkeypatch.setattr(lab.run, "read", lambda _: SETTINGS)
+    kept = tmp_path / "slimmed.safetensors"
+    lab.run.weights(tmp_path / "config.toml", tmp_path, teacher, made / "photos", "slimmed", 0, kept)
+    record = read_record(kept)
+    assert record["parts"]["slimmed"]["steps"] == 6
+    assert list(record["data"]["files"]) == ["a.png"]
+    assert load_network(kept).depths == 2
 
     lab.run.time_all(SETTINGS, tmp_path, teacher, size=(64, 64), seconds=0.02)
     timed = json.loads((tmp_path / "latency.json").read_text())
