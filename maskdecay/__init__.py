@@ -14,6 +14,7 @@ from ._losses import sparsity_loss
 from ._masks import Masks, insert_masks
 from ._optim import parameter_groups
 from ._plan import Plan
+from ._refit import Refitted, refit
 from ._repeated_decay import GrowthStage, grow_ensemble
 from ._shrink import shrink
 from ._trajectory import Trajectory
@@ -26,6 +27,7 @@ __all__ = [
     "MaskDecay",
     "Masks",
     "Plan",
+    "Refitted",
     "Rerank",
     "ResidualEnsemble",
     "Slice",
@@ -35,6 +37,7 @@ __all__ = [
     "insert_masks",
     "load",
     "parameter_groups",
+    "refit",
     "save",
     "shrink",
     "sparsity_loss",

@@ -187,6 +187,13 @@ class ClassifierTask:
         for total, parameter in zip(sums, parameters, strict=True):
             parameter.grad = total
 
+    def refit(self, model: nn.Module, masks: md.Masks, seed: int) -> None:
+        """On the training pictures."""
+        x, _ = self.digits.splits["train"]
+        if self.digits.fresh_noise:
+            x = x + self.digits.noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+        md.refit(model, masks, x.split(100))
+
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, Any]:
         """Returns accuracy in % and cross-entropy in nats; strengths are chosen by cross-entropy, lower is better."""

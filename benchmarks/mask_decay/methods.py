@@ -128,12 +128,14 @@ def slimming(job: Job, *, loss: str) -> nn.Module:
     return cut(job, masks, least_channels(masks, "magnitude"))
 
 
-def one_shot(job: Job, *, importance: str) -> nn.Module:
-    """Cuts at once, before any further training; both stages are fine-tuning."""
+def one_shot(job: Job, *, importance: str, refits: bool = False) -> nn.Module:
+    """Cuts at once, before any further training; both stages are fine-tuning. `refits`: least squares between."""
     masks = md.insert_masks(job.model, job.plan)
     look(job, masks, importance)
     masks.collapse(importance)
     job.model.zero_grad(set_to_none=True)
+    if refits:
+        job.task.refit(job.model, masks, job.seed)
     student = md.shrink(job.model, masks)
     job.task.fit(student, job.stages[0], job.seed)
     job.task.fit(student, job.stages[1], job.seed + 1)
@@ -193,6 +195,8 @@ def methods() -> dict[str, Method]:
         "magnitude": partial(one_shot, importance="weight_norm"),
         "taylor": partial(one_shot, importance="taylor"),
         "fisher": partial(one_shot, importance="fisher"),
+        "magnitude-refit": partial(one_shot, importance="weight_norm", refits=True),
+        "fisher-refit": partial(one_shot, importance="fisher", refits=True),
         **{f"tp-{kind}": partial(library_pruner, kind=kind) for kind in PRUNERS},
     }
 

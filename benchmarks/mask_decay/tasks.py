@@ -141,6 +141,10 @@ class Task(Protocol):
         """
         ...
 
+    def refit(self, model: nn.Module, masks: md.Masks, seed: int) -> None:
+        """Fits what reads pruned channels to what it gave before, on some training data; see `md.refit`."""
+        ...
+
     def evaluate(self, model: nn.Module, split: str) -> dict[str, Any]:
         """Judges on `val` or `test`; `score`, higher is better, is what strengths are chosen by."""
         ...

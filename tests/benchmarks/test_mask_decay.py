@@ -77,6 +77,9 @@ class Tiny:
         if after_batch is not None:
             after_batch()
 
+    def refit(self, model, masks, seed):
+        md.refit(model, masks, [torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(seed))])
+
     @torch.no_grad()
     def evaluate(self, model, split):
         x = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(9))
@@ -108,7 +111,7 @@ def widths(model):
 ARMS = (
     "decay-none", "decay-evc", "decay-l1", "decay-l2", "decay-log_sum", "decay-transformed_l1", "decay-evc-taylor",
     "decay-evc-rerank", "decay-evc-norm", "schedule", "alone-evc", "alone-l2", "slimming-l1", "magnitude", "taylor",
-    "fisher", "tp-groupnorm", "tp-bnscale", "tp-growing",
+    "fisher", "magnitude-refit", "fisher-refit", "tp-groupnorm", "tp-bnscale", "tp-growing",
 )  # fmt: skip
 
 

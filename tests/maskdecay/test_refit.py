@@ -1,0 +1,206 @@
+"""Layers that read pruned channels, fitted by least squares to what they gave before."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import maskdecay as md
+
+
+def pruned(model, example, gone):
+    """The model masked, with the named channels of its only prunable group at 0."""
+    groups = md.find_groups(model, example)
+    (name,) = [group.name for group in groups.prunable]
+    width = groups[name].width
+    masks = md.insert_masks(model, md.Plan(groups=groups, keep={name: width - len(gone)}))
+    with torch.no_grad():
+        masks[name][list(gone)] = 0
+    return masks
+
+
+def chain(*, bias=True):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2, bias=bias))
+
+
+def convolutions():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 3, stride=2, padding=2, dilation=2))
+
+
+def test_a_copy_of_a_channel_is_told_by_the_channel_itself():
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0], [2.0]]))  # twice the same
+        model[0].bias.zero_()
+        model[2].weight.copy_(torch.tensor([[3.0, 5.0]]))
+        model[2].bias.fill_(7.0)
+    masks = pruned(model, torch.rand(2, 1), [1])
+    report = md.refit(model, masks, [torch.rand(50, 1)], ridge=0.0)
+    assert [(one.layer, round(one.after, 9)) for one in report] == [("2", 0)]
+    student = md.shrink(model, masks)
+    torch.testing.assert_close(student[2].weight, torch.tensor([[13.0]]))  # 3 + 2 * 5
+    torch.testing.assert_close(student[2].bias, torch.tensor([7.0]))
+
+
+def test_a_constant_channel_becomes_bias():
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0], [0.0]]))
+        model[0].bias.copy_(torch.tensor([0.0, 4.0]))
+        model[2].weight.copy_(torch.tensor([[3.0, 5.0]]))
+        model[2].bias.fill_(7.0)
+    masks = pruned(model, torch.rand(2, 1), [1])
+    md.refit(model, masks, [torch.rand(50, 1)])
+    student = md.shrink(model, masks)
+    torch.testing.assert_close(student[2].weight, torch.tensor([[3.0]]))
+    torch.testing.assert_close(student[2].bias, torch.tensor([27.0]))  # 7 + 4 * 5
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_it_is_the_solution_of_numpys_least_squares(bias):
+    model, x = chain(bias=bias), torch.randn(200, 3)
+    with torch.no_grad():
+        hidden = model[:2](x).double().numpy()
+        aim = model(x).double().numpy()
+    masks = pruned(model, x[:2], [1, 2])
+    (found,) = md.refit(model, masks, [x[:120], x[120:]], samples=1000, ridge=0.0)
+    ones = [np.ones((200, 1))] if bias else []
+    system = np.concatenate([hidden[:, [0, 3]], *ones], 1)
+    wanted, *_ = np.linalg.lstsq(system, aim, rcond=None)
+    student = md.shrink(model, masks)
+    np.testing.assert_allclose(student[2].weight.detach().numpy(), wanted[:2].T, rtol=1e-4, atol=1e-5)
+    missed = ((system @ wanted - aim) ** 2).sum()
+    middle = aim.mean(0) if bias else 0
+    assert found.after == pytest.approx(missed / ((aim - middle) ** 2).sum(), rel=1e-5)
+    assert found.after < found.before
+
+
+def test_patches_of_a_convolution_are_those_that_it_sees():
+    """With a ridge that leaves the weights as they are, the error before is that of the masked layer itself."""
+    model, x = convolutions(), torch.randn(2, 2, 9, 11)
+    aim = model(x).detach()
+    masks = pruned(model, x[:1], [0, 4])
+    masked = model(x).detach()
+    (found,) = md.refit(model, masks, [x], samples=10**6, ridge=1e9)
+    variance = (aim - aim.mean((0, 2, 3), keepdim=True)).square().sum()
+    assert found.before == pytest.approx(((masked - aim).square().sum() / variance).item(), rel=1e-4)
+    kept = model[2].weight.detach()
+    assert torch.equal(kept[:, [0, 4]], torch.zeros(3, 2, 3, 3))
+
+
+@pytest.mark.parametrize("sizes", [(2, 12), (2, 12, 10), (12, 2, 4, 5)])
+def test_layers_of_any_number_of_dimensions_come_closer(sizes):
+    torch.manual_seed(1)
+    kind = {2: nn.Linear, 3: nn.Conv1d, 4: nn.Conv2d}[len(sizes)]
+    inputs = sizes[1]
+    more = {} if kind is nn.Linear else {"kernel_size": 3, "padding": 1}
+    model = nn.Sequential(kind(inputs, 8, **more), nn.ReLU(), kind(8, 3, **more))
+    x = torch.randn(40, *sizes[1:])
+    aim = model(x).detach()
+    masks = pruned(model, x[:2], [2, 5, 6])
+    before = (model(x) - aim).square().mean().item()
+    md.refit(model, masks, list(x.split(8)))
+    after = (model(x) - aim).square().mean().item()
+    assert after < 0.8 * before
+    student = md.shrink(model, masks)
+    torch.testing.assert_close(student(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_later_layers_make_up_for_earlier_ones():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    x = torch.randn(500, 4)
+    groups = md.find_groups(model, x[:2])
+    masks = md.insert_masks(model, md.Plan.ratio(groups, 0.5))
+    masks.collapse()
+    report = md.refit(model, masks, [x])
+    assert [one.layer for one in report] == ["2", "4"]
+    with torch.no_grad():
+        whole = {name: mask.clone() for name, mask in masks.items()}
+    assert all(set(mask.tolist()) == {0.0, 1.0} for mask in whole.values())
+    again = md.refit(model, masks, [x])  # now against the refitted network with its masks at 1: no error is left to win
+    assert all(one.after <= one.before + 1e-9 for one in again)
+
+
+def test_a_layer_that_is_called_twice_is_fitted_to_both_calls():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(2, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.second(self.first(self.second(self.first(x).relu())).relu())
+
+    torch.manual_seed(0)
+    model, x = Twice(), torch.randn(100, 2)
+    masks = pruned(model, x[:2], [1])
+    (found,) = md.refit(model, masks, [x])
+    assert found.layer == "second"
+    assert found.after < found.before
+
+
+def test_modes_masks_and_other_weights_stay():
+    model, x = convolutions(), torch.randn(2, 2, 8, 8)
+    model.train()
+    model[1].eval()
+    masks = pruned(model, x[:1], [3])
+    first = model[0].weight.detach().clone()
+    md.refit(model, masks, [x], run=lambda batch: model(batch))
+    assert model.training
+    assert not model[1].training
+    assert torch.equal(model[0].weight, first)
+    assert [mask.tolist() for mask in masks.values()] == [[1, 1, 1, 0, 1, 1]]
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_same_batches_give_the_same_weights():
+    found = []
+    for _ in range(2):
+        model, x = convolutions(), torch.linspace(-1, 1, 2 * 2 * 64).view(2, 2, 8, 8)
+        masks = pruned(model, x[:1], [3])
+        md.refit(model, masks, [x], samples=20)
+        found.append(model[2].weight.detach())
+    assert torch.equal(*found)
+
+
+def test_what_cannot_be_fitted_says_so():
+    model, x = chain(), torch.randn(8, 3)
+    masks = pruned(model, x[:2], [1])
+    with pytest.raises(ValueError, match="batches is empty"):
+        md.refit(model, masks, [])
+    with pytest.raises(ValueError, match="'2' gives NaN"):
+        md.refit(model, masks, [x * float("nan")])
+    with pytest.raises(ValueError, match=r"called none of the layers .*: 2"):
+        md.refit(model, masks, [x], run=lambda batch: model[0](batch))
+    sizes = iter([8, 5])
+    with pytest.raises(ValueError, match="'2' was called otherwise"):
+        md.refit(model, masks, [x], run=lambda batch: model(batch[: next(sizes)]))
+    assert not any(module._forward_hooks for module in model.modules())
+    with torch.no_grad():
+        for mask in masks.values():
+            mask.fill_(1)
+    with pytest.raises(ValueError, match="no linear layer or convolution reads a channel whose mask is 0"):
+        md.refit(model, masks, [x])
+
+
+def test_a_weight_of_two_layers_stays():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.a, self.b, self.last = (nn.Linear(*s) for s in ((3, 4), (4, 4), (4, 4), (4, 2)))
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            hidden = self.first(x).relu()
+            return self.last(self.a(hidden) + self.b(hidden))
+
+    torch.manual_seed(0)
+    model, x = Tied(), torch.randn(30, 3)
+    groups = md.find_groups(model, x[:2])
+    masks = md.insert_masks(model, md.Plan(groups=groups, keep={"first": 3}))
+    masks.collapse()
+    with pytest.raises(ValueError, match="no linear layer or convolution"):
+        md.refit(model, masks, [x])
