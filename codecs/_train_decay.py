@@ -1,4 +1,4 @@
-"""A mask decay as part of a training: it follows the stage's steps or seconds, and its state goes into checkpoints."""
+"""How a student begins in a training: masks decay along with it, or channels are cut before."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class StudentSettings:
         macs: share of the teacher's multiply-accumulates that is kept.
         loss: kind of `md.sparsity_loss`.
         strength: factor on it.
-        decay_share: of the training in floats, spent while masks decay; the rest is fine-tuning.
+        decay_share: of the training in floats, spent while masks decay; the rest is fine-tuning. With 0, channels go at
+            once, and least squares fit what read them: see `md.refit`.
         importance: by which channels are chosen, one of `IMPORTANCES`; see `md.Masks.scores`.
 
     Raises:
@@ -43,9 +44,9 @@ class StudentSettings:
             raise ValueError(f"macs={self.macs} must be a share in (0, 1]")
         if self.importance not in IMPORTANCES:
             raise ValueError(f"importance={self.importance!r} is none of {', '.join(IMPORTANCES)}")
-        if not 0 < self.decay_share < 1 or self.strength < 0:
+        if not 0 <= self.decay_share < 1 or self.strength < 0:
             raise ValueError(
-                f"decay_share={self.decay_share} must lie in (0, 1) and strength={self.strength} not be negative"
+                f"decay_share={self.decay_share} must lie in [0, 1) and strength={self.strength} not be negative"
             )
 
 
@@ -127,6 +128,33 @@ class Decaying(DecaySteps):
         while not self.decay.done:
             self._take()
         return md.shrink(self.network, self.masks, example_inputs=example)
+
+
+def cut(
+    network: nn.Module,
+    plan: md.Plan,
+    importance: str,
+    observe: Callable[[md.Masks], object],
+    refit: Callable[[md.Masks], object],
+    example: Any,
+) -> Any:
+    """Make a student at once, without a decay; it is proven equal to the refitted network on an example.
+
+    Args:
+        network: a trained network; is used up.
+        plan: of its student.
+        importance: what chooses the channels.
+        observe: shows the masks gradients, by which channels may be chosen.
+        refit: fits what reads pruned channels.
+        example: what equality is proven on.
+    """
+    masks = md.insert_masks(network, plan)
+    if importance == "fisher":
+        observe(masks)
+    network.zero_grad(set_to_none=True)
+    masks.collapse(importance)
+    refit(masks)
+    return md.shrink(network, masks, example_inputs=example)
 
 
 def observed_batches(steps: int) -> int:

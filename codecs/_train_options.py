@@ -58,7 +58,8 @@ class CommonOptions:
     ] = "evc"
     strength: Annotated[float, typer.Option(help="Factor on it.", rich_help_panel=STUDENT)] = 1.0
     decay_share: Annotated[
-        float, typer.Option(help="Of the time before exact integers; the rest: fine-tuning.", rich_help_panel=STUDENT)
+        float,
+        typer.Option(help="Of the time before exact integers; 0 cuts and refits at once.", rich_help_panel=STUDENT),
     ] = 0.5
     importance: Annotated[
         str, typer.Option(metavar="NAME", help="Chooses channels: fisher, weight_norm.", rich_help_panel=STUDENT)

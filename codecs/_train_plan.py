@@ -21,6 +21,8 @@ class Kind(Enum):
     """Nothing."""
     DECAY = "decay"
     """It gets masks, and is shrunk."""
+    CUT = "cut"
+    """It is shrunk before."""
     GROW = "grow"
     """One encoder becomes several; `Stage.growth` says at which stage of that it is."""
     EXACT = "exact"
@@ -56,8 +58,10 @@ class Stage:
 
 
 def student_stages(share: float, decay_share: float) -> list[Stage]:
-    """The decay of masks and the fine-tuning of a student, within a share of the whole."""
+    """The decay of masks and the fine-tuning of a student, within a share of the whole; with no decay it is cut."""
     rate, decaying = STUDENT_LEARNING_RATE, decay_share * share
+    if not decaying:
+        return [Stage(name="fine-tuning the student", kind=Kind.CUT, share=share, learning_rate=rate)]
     return [
         Stage(name="mask decay", kind=Kind.DECAY, share=decaying, learning_rate=rate, final=DECAY_ENDS_AT),
         Stage(name="fine-tuning the student", kind=Kind.TRAIN, share=share - decaying, learning_rate=rate),

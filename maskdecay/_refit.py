@@ -197,12 +197,18 @@ def _solve(layer: Layer, x: Rows, y: Rows, ridge: float) -> tuple[float, float]:
     x, y = x - shift, y - middle
     squares = x.T @ x
     squares.diagonal().add_(ridge * squares.diagonal().mean())
-    weights += torch.linalg.lstsq(squares, x.T @ (y - x @ weights.T)).solution.T
+    weights += _solution(squares, x.T @ (y - x @ weights.T)).T
     fitted[:, used] = torch.where(scale != 0, weights / scale, fitted[:, used])
     original.copy_(fitted.view_as(original))
     if layer.bias is not None:
         layer.bias.copy_(middle - weights @ shift)
     return before.item(), ((y - x @ weights.T).square().sum() / variance).item()
+
+
+def _solution(squares: Tensor, products: Tensor) -> Tensor:
+    """Of least squares; where inputs depend on each other, the smallest one."""
+    factor, failed = torch.linalg.cholesky_ex(squares)
+    return torch.linalg.lstsq(squares, products).solution if failed else torch.cholesky_solve(products, factor)
 
 
 def _together(rows: list[Tensor]) -> Rows:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from jaxtyping import UInt8
-from maskdecay.codecs._crops import CropSampler
 from maskdecay.codecs._images import load_folder
 from maskdecay.codecs._metrics import bits_per_pixel, mean_squared_error, psnr
 from maskdecay.codecs.evc import (
@@ -26,7 +25,7 @@ from maskdecay.codecs.evc import (
 )
 from maskdecay.codecs.evc._initial import initialise
 from maskdecay.codecs.evc._presets import build_seeded
-from maskdecay.codecs.evc._rates import MAX_RATE
+from maskdecay.codecs.evc._train_decay import refit_on_crops
 from maskdecay.profiling import macs
 from tasks import AfterStep, Budget, ExtraLoss, Stage
 from torch import Tensor, nn
@@ -38,9 +37,6 @@ TRUNKS = ("enc.*", "dec.*")
 PARTS = ("", "-encoder", "-decoder", "-priors", "-budget", "-budget-all")
 """What may follow a student's name: only one trunk narrowed; the priors' inner widths halved too; widths by
 `Plan.budget` at the same MACs, of the trunks or of everything."""
-
-REFIT_CROPS = 8
-"""Of which the least squares of `md.refit` are."""
 
 Network = str | Mapping[str, Any]
 
@@ -185,12 +181,9 @@ class CodecTask:
             parameter.grad = total
 
     def refit(self, model: nn.Module, masks: md.Masks, seed: int) -> None:
-        """On `REFIT_CROPS` crops at evenly spread rates."""
+        """As EVC's trainer does."""
         assert isinstance(model, EVC)
-        sampler = CropSampler(self.images("train"), self._config(self.budget.tune, seed).crop, _seeded(seed))
-        crops = sampler.batch(REFIT_CROPS)
-        scales = model.rate_to_q_scale((torch.arange(REFIT_CROPS) + 0.5) / REFIT_CROPS * MAX_RATE)
-        md.refit(model, masks, range(REFIT_CROPS), run=lambda i: model(crops[i : i + 1], scales[i : i + 1]))
+        refit_on_crops(model, masks, self.images("train"), self._config(self.budget.tune, seed).crop, seed)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, Any]:
@@ -262,10 +255,6 @@ class CodecTask:
             seed=seed,
             **{**self.training, **trunks},
         )
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def _middle(image: UInt8[Tensor, "3 height width"], side: int) -> UInt8[Tensor, "3 side side"]:

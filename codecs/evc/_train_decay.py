@@ -1,4 +1,4 @@
-"""The stage of a training in which a teacher's masks decay, until what a plan drops is gone."""
+"""How a teacher becomes a student: its masks decay until what a plan drops is gone, or it is cut at once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ import maskdecay as md
 
 from .. import _train_decay
 from .._crops import CropSampler
+from .._train_decay import observed_batches
 from .._train_processes import Processes
 from ._network import EVC
 from ._rates import MAX_RATE
 from ._students import StudentConfig, example_for, plan_student
 from ._train_config import TrainConfig
 from ._train_objective import Objective
+from ._train_pace import expected_steps
+
+REFIT_CROPS = 8
+"""On which weights are fitted: tens of thousands of positions in most layers."""
+_AT_ONCE = 4  # crops
 
 
 class Decaying(_train_decay.Decaying):
@@ -30,6 +36,40 @@ class Decaying(_train_decay.Decaying):
     def student(self) -> EVC:
         """What is left goes to zero, and dead channels go; the student is proven equal to the masked network."""
         return self.shrink(example_for(self.network))
+
+
+def refit_on_crops(network: EVC, masks: md.Masks, images: Sequence[Tensor], crop: int, seed: int) -> None:
+    """Fit what reads pruned channels, on `REFIT_CROPS` crops at evenly spread rates; see `md.refit`."""
+    crops = CropSampler(images, crop, torch.Generator().manual_seed(seed)).batch(REFIT_CROPS).to(network.q_basic)
+    scales = network.rate_to_q_scale((torch.arange(REFIT_CROPS) + 0.5) / REFIT_CROPS * MAX_RATE)
+    batches = list(zip(crops.split(_AT_ONCE), scales.split(_AT_ONCE), strict=True))
+    md.refit(network, masks, batches, run=lambda batch: network(*batch))
+
+
+def cut_student(
+    network: EVC, student: StudentConfig, images: Sequence[Tensor], config: TrainConfig, processes: Processes
+) -> EVC:
+    """Make a student of a network at once.
+
+    Args:
+        network: with float priors; is used up.
+        student: whose widths are the aim.
+        images: for crops.
+        config: of the fine-tuning to come.
+        processes: which share the gradients; all get the same student.
+    """
+    batches = observed_batches(expected_steps(network, config, processes))
+
+    def observe(masks: md.Masks) -> None:
+        observe_channels(masks.observe, network, images, config, processes, batches)
+
+    def refit(masks: md.Masks) -> None:
+        refit_on_crops(network, masks, images, config.crop, config.seed)
+
+    example = example_for(network)
+    cut = _train_decay.cut(network, plan_student(network, student), student.importance, observe, refit, example)
+    processes.share(cut)
+    return cut.requires_grad_(True)
 
 
 def observe_channels(

@@ -24,7 +24,7 @@ from ._network import EVC
 from ._scalable import ScalableEVC
 from ._students import StudentConfig, count_student_encoders, narrows, plan_student
 from ._train_config import TrainConfig
-from ._train_decay import Decaying, observe_channels
+from ._train_decay import Decaying, cut_student, observe_channels
 from ._train_growth import Growth, load_base
 from ._train_loop import FIGURES, Loop
 from ._train_pace import expected_steps
@@ -114,6 +114,8 @@ class _Training:
         self.network, self.images, self.config, self.exact, self.student = network, images, config, exact, student
         self.processes, self.hooks = processes, hooks
         self.encoders = count_student_encoders(student)
+        if student is not None and self.encoders is not None and not student.decay_share:
+            raise ValueError("several encoders grow by mask decay, one after the other; give a decay_share above 0")
         self.stages = plan_stages(
             converts=exact and not is_exact(network),
             decay_share=None if student is None else student.decay_share,
@@ -158,6 +160,10 @@ class _Training:
         if stage.kind is Kind.GROW:
             self.network = self._growth(index).run(self.network, index, state)
             return
+        if stage.kind is Kind.CUT and state is None:
+            assert self.student is not None
+            config = self._config(index, None)
+            self.network = cut_student(self.network, self.student, self.images, config, self.processes)
         base = copy.deepcopy(self.network) if self.hooks.checkpoints is not None else self.network
         if stage.kind is Kind.EXACT:
             self.network = exact_priors(self.network, typical_crops(self.images))

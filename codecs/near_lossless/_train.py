@@ -28,7 +28,7 @@ from ._network import NearLossless, exact_network, is_exact_network, seal_networ
 from ._pale import some_pale
 from ._students import StudentConfig, example_for
 from ._train_config import TrainConfig, plan_stages
-from ._train_decay import begin_decay
+from ._train_decay import begin_decay, cut_residual
 from ._train_loop import FIGURES, Loop, Source
 from ._train_watch import Watch, middles
 
@@ -158,8 +158,12 @@ class _Training:
 
     def _floats(self, state: State | None) -> None:
         index = len(self.facts["done"])
-        base = copy.deepcopy(self.network) if self.hooks.checkpoints is not None else self.network
         config = self._config(index, state)
+        if self.stages[index].kind is Kind.CUT and state is None:
+            assert self.student is not None
+            self.source.seed(config.seed)
+            self.network.residual = cut_residual(self.network, self.student, self.source, config)
+        base = copy.deepcopy(self.network) if self.hooks.checkpoints is not None else self.network
         if self.stages[index].kind is not Kind.DECAY:
             self._train(self.network, base, config, state, None)
             return

@@ -300,7 +300,7 @@ def test_a_student_needs_a_teacher_and_widths_once(train: Run, folder: Path, tin
     words = (*words, "--start", tiny_weights, "--macs", 0.5)
     assert "not by ['preset', 'macs']" in refused(train, *words, "--student", "small")
     assert "narrows the priors already" in refused(train, *words, "--priors", 0.5)
-    assert "decay_share=1.0 must lie in (0, 1)" in refused(train, *words, "--decay-share", 1)
+    assert "decay_share=1.0 must lie in [0, 1)" in refused(train, *words, "--decay-share", 1)
 
 
 def test_help_fits_80_columns(train: Run) -> None:

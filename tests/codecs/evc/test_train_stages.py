@@ -20,6 +20,7 @@ from maskdecay.codecs.evc import EVC, PRESETS, EVCCodec, EVCConfig, TrainConfig,
 from maskdecay.codecs.evc._objective import rate_distortion
 from maskdecay.codecs.evc._rates import rate_to_lambda
 from maskdecay.codecs.evc._students import StudentConfig, plan_student
+from maskdecay.codecs.evc._train_decay import refit_on_crops
 from maskdecay.codecs.evc._train_loop import Loop
 from maskdecay.codecs.evc._train_objective import Objective
 from maskdecay.codecs.evc._train_stages import train_stages
@@ -96,6 +97,42 @@ def test_a_student_that_was_stopped_in_any_stage_ends_the_same(
     self_test(again.network)
     with pytest.raises(ValueError, match="exact already and cannot be pruned"):
         train_stages(again.network, images, CONFIG, student=student)
+
+
+@pytest.mark.long
+def test_a_student_that_is_cut_at_once_can_be_stopped_and_has_the_planned_widths(
+    teacher: EVC, images: list[torch.Tensor], student: StudentConfig, tmp_path: Path
+) -> None:
+    config, cut = replace(CONFIG, steps=4), replace(student, decay_share=0.0)
+    whole = train_stages(copy.deepcopy(teacher), images, config, student=cut, exact=False)
+    assert whole.stage_steps == {"fine-tuning the student": 4}
+    assert [len(whole.network.enc[k].conv1.weight) for k in (0, 2, 4)] == [4, 4, 8]
+    stopped(tmp_path / "c", 2, copy.deepcopy(teacher), images, config, student=cut, exact=False)
+    hooks = Hooks(checkpoints=Checkpoints(tmp_path / "c", {}, 1e9), resume=True)
+    again = train_stages(copy.deepcopy(teacher), images, config, student=cut, exact=False, hooks=hooks)
+    assert all(map(torch.equal, whole.network.parameters(), again.network.parameters()))
+
+
+def test_refitting_brings_a_cut_network_closer_to_what_it_was(teacher: EVC, images: list[torch.Tensor]) -> None:
+    def missed(network: EVC) -> float:
+        with torch.no_grad():
+            return (network.encode(x) - wanted).square().mean().item()
+
+    x = torch.stack([image[:, :64, :64] for image in images[:2]])
+    x = x / 255 if x.dtype == torch.uint8 else x
+    network = copy.deepcopy(teacher).eval()
+    wanted = network.encode(x).detach()
+    masks = md.insert_masks(network, md.Plan.ratio(md.find_groups(network, x[:1]), 0.5, include=("enc.*",)))
+    masks.collapse()
+    before = missed(network)
+    refit_on_crops(network, masks, images, 64, 0)
+    assert missed(network) < 0.5 * before
+
+
+def test_encoders_that_grow_are_not_cut_at_once(teacher: EVC, images: list[torch.Tensor]) -> None:
+    cut = StudentConfig(preset="narrow-scalable-sl", decay_share=0.0)
+    with pytest.raises(ValueError, match="several encoders grow by mask decay"):
+        train_stages(teacher, images, CONFIG, student=cut)
 
 
 @pytest.mark.slow

@@ -92,7 +92,8 @@ def test_bad_students(bad: dict) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_narrows_its_teacher(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decay_share", [0.5, 0.0])
+def test_a_training_narrows_its_teacher(tmp_path: Path, decay_share: float) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = NearLossless(ResidualConfig(width=24, blocks=1, inner=16, head=16, components=2))
@@ -102,11 +103,14 @@ def test_a_training_narrows_its_teacher(tmp_path: Path) -> None:
     before, masks_left, floats = network.residual.macs(), [], []
     hooks = Hooks(on_float=floats.append, watch=Watched(masks_left))
     config = TrainConfig(steps=40, batch=64, learning_rate=1e-2)
-    trained = train(network, [image], config, hooks, student=StudentConfig(macs=0.5))
+    trained = train(network, [image], config, hooks, student=StudentConfig(macs=0.5, decay_share=decay_share))
     assert 0.2 * before < trained.residual.macs() <= 0.5 * before
     assert floats == [network]
-    assert masks_left[0] > 0
-    assert masks_left[-1] == 0
+    if decay_share:
+        assert masks_left[0] > 0
+        assert masks_left[-1] == 0
+    else:
+        assert not masks_left, "they were cut before the first step"
     save_network(trained, tmp_path / "small.safetensors", {})
     loaded = load_network(tmp_path / "small.safetensors")
     pixels = image.permute(1, 2, 0).numpy()
