@@ -25,7 +25,7 @@ from ._masks import Masks
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d
 Rows = Float[Tensor, "_ _"]
-SAMPLES = 1 << 15
+SAMPLES = 1 << 14
 """Positions of each layer's output that its weights are fitted to."""
 
 
@@ -62,7 +62,8 @@ def refit(
         masks: of the model.
         batches: typical inputs, as many as give a few thousand positions for each layer.
         run: runs the model on one of them; calls it with the batch alone by default.
-        samples: positions of a layer's output, drawn from all batches, to which it is fitted.
+        samples: positions of a layer's output, drawn from all batches, to which it is fitted. What all layers give there
+            is kept in memory.
         ridge: pull towards the weights that are there, as a share of the inputs' mean square.
 
     Returns:
@@ -258,11 +259,11 @@ def _input_rows(layer: Layer, x: Tensor, positions: Tensor) -> Rows:
 
 
 def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Rows:
-    flat = isinstance(layer, nn.Conv1d)
-    both = [(*((0,) if name == "padding" else (1,) if flat else ()), *getattr(layer, name))
-            if flat else getattr(layer, name) for name in ("kernel_size", "dilation", "padding", "stride")]  # fmt: skip
-    kernel, dilation, padding, stride = both
-    return nn.functional.unfold(x[:, :, None] if flat else x, kernel, dilation, padding, stride)[0].T
+    kernel, dilation, padding, stride = layer.kernel_size, layer.dilation, layer.padding, layer.stride
+    assert not isinstance(padding, str), "_can_refit leaves these out"
+    if isinstance(layer, nn.Conv1d):  # a picture of one row
+        x, kernel, dilation, padding, stride = x[:, :, None], (1, *kernel), (1, *dilation), (0, *padding), (1, *stride)
+    return nn.functional.unfold(x, kernel, dilation, padding, stride)[0].T
 
 
 @contextmanager
