@@ -62,8 +62,8 @@ def refit(
         masks: of the model.
         batches: typical inputs, as many as give a few thousand positions for each layer.
         run: runs the model on one of them; calls it with the batch alone by default.
-        samples: positions of a layer's output, drawn from all batches, to which it is fitted. What all layers give there
-            is kept in memory.
+        samples: positions of a layer's output, drawn from all batches, to which it is fitted. What all layers give
+            there is kept in memory.
         ridge: pull towards the weights that are there, as a share of the inputs' mean square.
 
     Returns:
