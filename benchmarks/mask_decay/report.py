@@ -74,7 +74,7 @@ def table(runs: Runs, target: str, kind: str) -> str:
     rows.sort(key=lambda row: row[0])
     head = {
         "classifier": ["method", "n", "accuracy, %", "loss, nats", "gap narrowed, %", "teacher free, %",
-                       "against scratch, points", "against decay-none, points", "strength", "steps"],
+                       "against scratch, points", "against decay-none, points", "loss against decay-evc", "strength", "steps"],
         "codec": ["method", "n", "BD-rate against the teacher, %", "gap narrowed, %", "cost", "gap narrowed by cost, %",
                   "teacher free, %", "cost against scratch", "cost against decay-none", "strength", "steps"],
     }[kind]  # fmt: skip
@@ -97,6 +97,7 @@ def classifier_row(runs: Runs, arm: str, target: str) -> list[Any]:
         mean_gap(runs, arm, target, score, scratch="scratch-half", teacher="teacher-half", higher_is_better=True),
         paired(differences(runs, arm, "scratch", target, score)),
         paired(differences(runs, arm, "decay-none", target, score)),
+        paired(differences(runs, arm, "decay-evc", target, lambda run: run["test"]["loss"]), 3),
         *_settings(own),
     ]
 
