@@ -74,7 +74,8 @@ def table(runs: Runs, target: str, kind: str) -> str:
     rows.sort(key=lambda row: row[0])
     head = {
         "classifier": ["method", "n", "accuracy, %", "loss, nats", "gap narrowed, %", "teacher free, %",
-                       "against scratch, points", "against decay-none, points", "loss against decay-evc", "strength", "steps"],
+                       "against scratch, points", "against decay-none, points", "loss against decay-evc",
+                       "strength", "steps"],
         "codec": ["method", "n", "BD-rate against the teacher, %", "gap narrowed, %", "cost", "gap narrowed by cost, %",
                   "teacher free, %", "cost against scratch", "cost against decay-none", "strength", "steps"],
     }[kind]  # fmt: skip

@@ -316,9 +316,11 @@ def test_the_classifiers_report_has_the_golden_numbers(lab):
         "86",
         "+2.00 [+2.00, +2.00] *",
         "",
+        "",
         "0.1",
         "600",
     ]
+    assert "| +0.100 [+0.100, +0.100] * |" in next(row for row in text.splitlines() if row.startswith("| scratch "))
     assert "50 MACs, 50.0% of the teacher's." in text
     assert "10 runs, 1 minutes" in text
 
