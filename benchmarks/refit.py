@@ -77,7 +77,7 @@ def main(
     table = tabulate(rows, ["student", "seed", "cut", "refitted", "seconds"], tablefmt="github", disable_numparse=True)
     text = f"""# Refitting a network that was cut at once
 
-    python benchmarks/refit.py DATA {" ".join(sys.argv[2:])}
+    {" ".join(["python benchmarks/refit.py DATA", *sys.argv[2:]])}
 
 Cost of the teacher: {whole:.3f}. No training but that of the teacher.
 
