@@ -15,7 +15,13 @@ class Scaled(nn.Module):
 
 
 def test_it_is_eight_bytes_of_the_weights(tiny: EVC) -> None:
-    assert model_identity(tiny).hex() == "1146022294666d73"
+    """Of numbers that every machine has: initial weights come from a decomposition, whose last bits differ."""
+    known = copy.deepcopy(tiny)
+    with torch.no_grad():
+        for tensor in known.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(((torch.arange(tensor.numel()) % 257) / 256).view_as(tensor))
+    assert model_identity(known).hex() == "5b2dadda0ecf7f31"
 
 
 def test_dtype_layout_and_inference_copies_do_not_count(tiny: EVC) -> None:
