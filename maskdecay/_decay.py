@@ -51,7 +51,7 @@ class MaskDecay:
         select: "fixed" chooses once, here; "rerank" or a `Rerank` chooses anew while training.
         importance: what `masks.scores` ranks by. Of equal channels the highest index goes. "taylor" needs
             gradients, here and (with "rerank") in `step()`: call that before `optimizer.zero_grad()`. "fisher" needs
-            some `masks.observe()` before, and with "rerank" one before each `step()`.
+            some `masks.observe()` before, and with "rerank" one before each `step()`; "given" `masks.set_scores()`.
         deadline: where in 0..1 of the steps resistance starts to be cut off.
 
     Raises:

@@ -85,6 +85,7 @@ class Masks(Mapping[str, nn.Parameter]):
         self.model, self.plan = model, plan
         self._masks = masks_of(model)
         self._effects: dict[str, Tensor] = {}
+        self._given: dict[str, Tensor] = {}
 
     def __getitem__(self, name: str) -> nn.Parameter:
         return self._masks[name]
@@ -116,20 +117,25 @@ class Masks(Mapping[str, nn.Parameter]):
                 (masked) weights that read it. `taylor`: |mask * its gradient|, the first-order change of the loss when
                 the channel goes; wants a backward pass before. `fisher`: the square root of the sum of (mask * its
                 gradient)^2 over the batches that `observe` saw; where a trained network's gradients cancel out over
-                many batches, so that `taylor` is mostly noise, their squares do not.
+                many batches, so that `taylor` is mostly noise, their squares do not. `given`: what `set_scores` got.
 
         Raises:
-            ValueError: an unknown importance, no gradients for `taylor` or `fisher`, or masks that are not finite.
+            ValueError: an unknown importance, no gradients for `taylor` or `fisher`, no scores that were `given`, or
+                masks that are not finite.
 
         Source of `fisher`: Theis et al., "Faster gaze prediction with dense networks and Fisher pruning", 2018.
         """
-        if importance not in (*IMPORTANCES, "fisher"):
-            raise ValueError(f"unknown importance '{importance}'; there are: {', '.join(IMPORTANCES)}, fisher")
+        if importance not in (*IMPORTANCES, "fisher", "given"):
+            raise ValueError(f"unknown importance '{importance}'; there are: {', '.join(IMPORTANCES)}, fisher, given")
         self.check_finite()
         if importance == "fisher":
             if not self._effects:
                 raise ValueError("no batch was observed; for 'fisher' call masks.observe() after loss.backward()")
             scores = {name: effect.sqrt() for name, effect in self._effects.items()}
+        elif importance == "given":
+            if not self._given:
+                raise ValueError("no scores were given; for 'given' call masks.set_scores() before")
+            scores = dict(self._given)
         else:
             with torch.no_grad():
                 scores = {n: IMPORTANCES[importance](self.model, self.plan.groups[n], m) for n, m in self.items()}
@@ -158,6 +164,26 @@ class Masks(Mapping[str, nn.Parameter]):
             effects[name] = (mask * mask.grad).square()
         for name, effect in effects.items():
             self._effects[name] = self._effects[name] + effect if name in self._effects else effect
+
+    def set_scores(self, scores: Mapping[str, Float[Tensor, " width"]]) -> None:
+        """Takes your own scores of all channels, for the importance `given`; higher is more important.
+
+        Args:
+            scores: by group name, of each group that has a mask. They are copied.
+
+        Raises:
+            ValueError: a group is missing or unknown, or its scores are of another width or not finite.
+        """
+        for name in (*self, *scores):
+            if name not in scores or name not in self:
+                where = "has no mask here" if name in scores else "is missing from the scores"
+                raise ValueError(f"group '{name}' {where}; give scores for exactly: {', '.join(self)}")
+            if scores[name].shape != self[name].shape or not bool(scores[name].isfinite().all()):
+                raise ValueError(
+                    f"the scores of group '{name}' must be {self[name].numel()} finite numbers, one for each channel; "
+                    f"got shape {tuple(scores[name].shape)}" + ("" if scores[name].isfinite().all() else ", not finite")
+                )
+        self._given = {name: scores[name].detach().to(self[name], copy=True) for name in self}
 
     def check_finite(self) -> None:
         """Raises a ValueError that names the group whose mask holds NaN or infinity."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ._decay import MaskDecay
 from ._decay_config import DecayConfig
 from ._ensemble import ResidualEnsemble
-from ._masks import Masks, insert_masks
+from ._importance import least_important
+from ._masks import insert_masks
 from ._plan import Plan
 from ._shrink import shrink
 
@@ -57,6 +58,7 @@ def grow_ensemble(
     decay: DecayConfig,
     train: Train,
     show: Show | None = None,
+    reuse: float = 0.6,
     start: ResidualEnsemble | None = None,
     tuned: bool = True,
     on_branch: Callable[[ResidualEnsemble], object] | None = None,
@@ -70,20 +72,24 @@ def grow_ensemble(
     Each branch starts as a copy of the large network behind the branches that are done. It learns the residual they
     leave (`learn`; the first has none and skips it), decays to the plan's widths (`decay`), is cut, which is proven by
     `shrink`, and recovers (`tune`). Branches that are done are frozen meanwhile, in evaluation mode. After the last,
-    all train at all depths (`joint`). What stands behind the ensemble (a decoder, say) is the hook's own: where it
-    trains before the joint stage, smaller depths no longer fit it until then.
+    all train at all depths (`joint`). Which channels each branch keeps is decided before the first: branches that keep
+    the same ones would fail alike, and their mean with them. What stands behind the ensemble (a decoder, say) is the
+    hook's own: where it trains before the joint stage, smaller depths no longer fit it until then.
 
     Args:
         large: the trained network; it is copied and stays as it is.
         plan: widths of a branch, from the groups of `large` itself.
         depths: branches to have at the end.
-        decay: settings of each `MaskDecay`.
+        decay: settings of each `MaskDecay`; its importance is that of the large network's channels, as it is given.
         train: called for each stage with the ensemble as it is then. It puts it before whatever it feeds, and trains:
             the newest depth, `ensemble(x)`, or in the stage `joint` all, `ensemble.all_depths(x)`. It moves what it
             needs to its device, and changes the ensemble in place. Only parameters with `requires_grad` are to train.
-        show: wanted where `decay.importance` is `fisher` or `taylor`; called with the masked ensemble and a function.
-            It runs some 30 batches through the newest depth, without a step of an optimizer. For `fisher` it calls the
-            function after each `loss.backward()` and then sets gradients to zero; for `taylor` it leaves their sum.
+        show: wanted where `decay.importance` is `fisher` or `taylor`; called once, with the masked large network as an
+            ensemble of one, and a function. It runs some 30 batches without a step of an optimizer. For `fisher` it
+            calls the function after each `loss.backward()` and then sets gradients to zero; for `taylor` it leaves
+            their sum. A call that goes on behind `start` calls it again, and wants the same batches.
+        reuse: factor on the importance of a channel for each earlier branch that keeps it, in 0 to 1; at 1 all branches
+            keep the same channels. How the default was chosen: docs/evc_scalable.md.
         start: branches that are done, from an earlier call's `on_branch`; the call goes on behind them.
         tuned: False where the last branch of `start` is small but its stage `tune` is still to come.
         on_branch: called with the branches done so far after each new one, to save them (`md.save`).
@@ -94,13 +100,15 @@ def grow_ensemble(
 
     Raises:
         ValueError: the plan is not of `large`, more branches are done than wanted, none is there to tune, `show` is
-            missing, or the hook took too few steps for the decay; the message says which.
+            missing, `reuse` is out of range, the decay is to choose anew while it runs, or the hook took too few steps
+            for it; the message says which.
     """
     done = [] if start is None else list(copy.deepcopy(start).branches)
-    _check(large, plan, depths, len(done), decay, show)
+    _check(large, plan, depths, len(done), decay, show, reuse)
     if not (tuned or done):
         raise ValueError("tuned=False, but start has no branch that is still to tune")
     half_done = None if tuned else done.pop()
+    scores = _score_branches(large, plan, depths, decay.importance, show, reuse) if len(done) < depths else []
     while len(done) < depths:
         newest, half_done = half_done, None
         ensemble = ResidualEnsemble([*done, copy.deepcopy(large) if newest is None else newest])
@@ -108,7 +116,7 @@ def grow_ensemble(
             if done and newest is None:
                 train(ensemble, GrowthStage(kind="learn", branch=len(done)))
             if newest is None:
-                ensemble.branches[-1] = _decayed(ensemble, plan, decay, train, show, example_inputs)
+                ensemble.branches[-1] = _decayed(ensemble, plan, decay, train, scores[len(done)], example_inputs)
             train(ensemble, GrowthStage(kind="tune", branch=len(done)))
         done = list(ensemble.branches)
         ensemble.zero_grad(set_to_none=True)
@@ -120,7 +128,9 @@ def grow_ensemble(
     return ensemble.eval()
 
 
-def _check(large: nn.Module, plan: Plan, depths: int, done: int, decay: DecayConfig, show: Show | None) -> None:
+def _check(
+    large: nn.Module, plan: Plan, depths: int, done: int, decay: DecayConfig, show: Show | None, reuse: float
+) -> None:
     if depths < 1 or done > depths:
         raise ValueError(f"depths={depths} with {done} branches done; ask for at least 1, and for no fewer than are")
     if decay.importance in _BY_GRADIENTS and show is None:
@@ -128,7 +138,37 @@ def _check(large: nn.Module, plan: Plan, depths: int, done: int, decay: DecayCon
             f"importance '{decay.importance}' is told by gradients; pass show=, which runs some batches backward, or "
             "choose importance='weight_norm'"
         )
+    if not 0 <= reuse <= 1:
+        raise ValueError(f"reuse={reuse} is a factor on importance and must lie in [0, 1]; 1 lets all keep the same")
+    if decay.select != "fixed":
+        raise ValueError(
+            f"select={decay.select!r}: the channels of all branches are chosen before the first; use select='fixed'"
+        )
     plan.check_model(large)
+
+
+def _score_branches(
+    large: nn.Module, plan: Plan, depths: int, importance: str, show: Show | None, reuse: float
+) -> list[dict[str, Tensor]]:
+    """How important the large network's channels are to each branch, given what those before it keep."""
+    masked = copy.deepcopy(large)
+    masks = insert_masks(masked, plan)
+    if importance in _BY_GRADIENTS and show is not None:
+        masked.zero_grad(set_to_none=True)
+        show(ResidualEnsemble([masked]), masks.observe)
+    scores, found = masks.scores(importance), []
+    for _ in range(depths):
+        found.append(scores)
+        scores = {name: _discounted(score, plan.keep[name], reuse) for name, score in scores.items()}
+    return found
+
+
+def _discounted(score: Tensor, keep: int, reuse: float) -> Tensor:
+    """Scores for the next branch: what this one keeps counts less."""
+    score, kept = score.clone(), torch.ones_like(score, dtype=torch.bool)
+    kept[least_important(score, score.numel() - keep)] = False
+    score[kept] *= reuse
+    return score
 
 
 @contextmanager
@@ -153,12 +193,18 @@ def _evaluate(branch: nn.Module, args: Any) -> None:
 
 
 def _decayed(
-    ensemble: ResidualEnsemble, plan: Plan, config: DecayConfig, train: Train, show: Show | None, example_inputs: Any
+    ensemble: ResidualEnsemble,
+    plan: Plan,
+    config: DecayConfig,
+    train: Train,
+    scores: dict[str, Tensor],
+    example_inputs: Any,
 ) -> nn.Module:
     """Decays the newest branch and returns its small form."""
     newest = ensemble.branches[-1]
     masks = insert_masks(newest, plan)
-    decay = _started(ensemble, masks, config, show)
+    masks.set_scores(scores)
+    decay = MaskDecay(masks, **{**vars(config), "importance": "given"})
     stage = GrowthStage(
         kind="decay",
         branch=ensemble.depths - 1,
@@ -177,13 +223,3 @@ def _decayed(
     while not decay.done:
         decay.step()
     return shrink(newest, masks, example_inputs=example_inputs)
-
-
-def _started(ensemble: ResidualEnsemble, masks: Masks, config: DecayConfig, show: Show | None) -> MaskDecay:
-    """The decay, its channels chosen, with no gradients left behind."""
-    if config.importance in _BY_GRADIENTS and show is not None:
-        ensemble.zero_grad(set_to_none=True)
-        show(ensemble, masks.observe)
-    decay = MaskDecay(masks, **{field.name: getattr(config, field.name) for field in fields(config)})
-    ensemble.zero_grad(set_to_none=True)
-    return decay

@@ -2,6 +2,7 @@
 
 - grown: small encoders by repeated mask decay, each learning what those before it left; then all together. Ours.
 - grown-N: N encoders by the same.
+- alike: as grown, but all encoders keep the same channels of the teacher's.
 - independent: as many small encoders, each trained from random weights on its own before the teacher's decoder; effort
   e takes the mean of the first e; then all together.
 - together: as many from random weights, trained at all efforts from the first step: residual representation, no decay.
@@ -63,7 +64,16 @@ class Lab:
         """How many small encoders there are."""
         return self.settings["encoders"]
 
-    def part(self, network: EVC, name: str, share: float, *, decay: str | None = None, fresh: bool = False) -> EVC:
+    def part(
+        self,
+        network: EVC,
+        name: str,
+        share: float,
+        *,
+        decay: str | None = None,
+        reuse: float | None = None,
+        fresh: bool = False,
+    ) -> EVC:
         """Train a network for a share of the budget; a part that is done is read, one that was stopped goes on.
 
         Args:
@@ -71,6 +81,7 @@ class Lab:
             name: of the part.
             share: of the arm's budget.
             decay: preset of a student to make of it.
+            reuse: of `md.grow_ensemble`; its default without it.
             fresh: whether it begins at random.
         """
         path = self.folder / f"{name}.safetensors"
@@ -87,7 +98,8 @@ class Lab:
         )
         hooks = Hooks(checkpoints=checkpoints, resume=checkpoints.there, stops=self.stops)
         strength = self.settings["training"].get("strength", 1.0)
-        student = None if decay is None else StudentConfig(preset=decay, strength=strength)
+        own = {} if reuse is None else {"reuse": reuse}
+        student = None if decay is None else StudentConfig(preset=decay, strength=strength, **own)
         trained = train_stages(network, self.images, config, exact=False, student=student, hooks=hooks)
         facts = {"steps": trained.steps, "stages": trained.stage_steps, "seconds": round(trained.seconds, 1)}
         path.with_suffix(".json").write_text(json.dumps(facts), encoding="utf-8")
@@ -127,6 +139,10 @@ def train_arm(arm: str, lab: Lab) -> EVC:
     if arm not in ARMS:
         raise ValueError(f"there is no arm {arm!r}; there are grown, grown-N, {', '.join(ARMS)}")
     return ARMS[arm](lab)
+
+
+def _alike(lab: Lab) -> EVC:
+    return lab.part(copy.deepcopy(lab.teacher), "alike", 1.0, decay=f"{PRESET}@{lab.encoders}", reuse=1.0)
 
 
 def _independent(lab: Lab) -> EVC:
@@ -172,6 +188,7 @@ def _teacher(lab: Lab) -> EVC:
 
 
 ARMS: dict[str, Callable[[Lab], EVC]] = {
+    "alike": _alike,
     "independent": _independent,
     "together": _together,
     "slimmed": _slimmed,

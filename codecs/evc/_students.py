@@ -26,6 +26,8 @@ class StudentConfig(StudentSettings):
         preset: whose widths the encoder and the decoder get (the priors too, unless `priors` says otherwise); its
             latents are the teacher's. A scalable one also says how many encoders there will be.
         priors: share of the widths inside the priors that is kept.
+        reuse: of a scalable student, how much the channels of earlier encoders count for a later one; see
+            `md.grow_ensemble`.
 
     Raises:
         ValueError: widths are not given exactly once, or a value is out of range.
@@ -33,6 +35,7 @@ class StudentConfig(StudentSettings):
 
     preset: str | None = None
     priors: float | None = None
+    reuse: float = 0.6
 
     def __post_init__(self) -> None:
         given = [name for name in ("preset", "plan", "macs") if getattr(self, name) is not None]

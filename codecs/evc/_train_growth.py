@@ -78,6 +78,7 @@ class Growth:
             ),
             train=hooks.train,
             show=hooks.show,
+            reuse=self.student.reuse,
             start=md.ResidualEnsemble(done) if done else None,
             tuned=kind != "tune",
             example_inputs=example,

@@ -249,6 +249,35 @@ def test_fisher_wants_batches():
         masks.observe()
 
 
+def test_own_scores_decide_and_are_copied():
+    _, masks = masked_linear([1.0] * 4, [1.0] * 4)
+    with pytest.raises(ValueError, match=r"no scores were given; for 'given' call masks\.set_scores\(\)"):
+        masks.scores("given")
+    own = torch.tensor([0.0, 3.0, -1.0, 2.0])
+    masks.set_scores({"0": own})
+    own.fill_(7.0)
+    assert masks.scores("given")["0"].tolist() == [0, 3, -1, 2]
+    decay = md.MaskDecay(masks, steps=3, importance="given")
+    while not decay.done:
+        decay.step()
+    assert masks["0"].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({}, "group '0' is missing from the scores; give scores for exactly: 0"),
+        ({"0": torch.ones(4), "enc": torch.ones(4)}, "group 'enc' has no mask here"),
+        ({"0": torch.ones(5)}, r"scores of group '0' must be 4 finite numbers, .* got shape \(5,\)$"),
+        ({"0": torch.tensor([1.0, 2.0, torch.nan, 1.0])}, r"got shape \(4,\), not finite"),
+    ],
+)
+def test_own_scores_that_do_not_fit_are_refused(scores, message):
+    _, masks = masked_linear([1.0] * 4, [1.0] * 4)
+    with pytest.raises(ValueError, match=message):
+        masks.set_scores(scores)
+
+
 def test_of_equal_channels_the_last_go():
     _, masks = masked_linear([1.0] * 5, [1.0] * 5, keep=3)
     masks.collapse()

@@ -172,7 +172,7 @@ def test_a_decay_that_was_stopped_half_way_goes_on_from_its_state(large, plan):
     assert states_equal(md.grow_ensemble(large, plan, depths=1, decay=DECAY, train=GoOn()), whole)
 
 
-def test_fisher_sees_batches_once_per_branch_and_decides(large, plan):
+def test_fisher_sees_batches_of_the_large_network_once_and_decides(large, plan):
     with torch.no_grad():  # channels 4 to 7 do nothing, whatever their large weights before the ReLU
         large[3].weight[:, 4:] *= 1e-3
         large[0].weight[4:] *= 1e6
@@ -188,8 +188,43 @@ def test_fisher_sees_batches_once_per_branch_and_decides(large, plan):
                 stage.after_step()
 
     md.grow_ensemble(large, plan, depths=2, decay=config, train=note, show=show)
-    assert show.branches == [0, 1]
+    assert show.branches == [0]
     assert torch.equal(kept[0], large[3].weight[:, :4])
+
+
+def idle(ensemble: md.ResidualEnsemble, stage: md.GrowthStage) -> None:
+    """Trains nothing."""
+    for _ in range(stage.steps or 0):
+        stage.after_step()
+
+
+def kept_channels(large: nn.Module, ensemble: md.ResidualEnsemble) -> list[list[int]]:
+    """Which rows of the large network's first layer each branch keeps, where nothing was trained."""
+    rows = large[0].weight.detach().tolist()
+    return [[rows.index(row) for row in branch[0].weight.detach().tolist()] for branch in ensemble.branches]
+
+
+@pytest.mark.parametrize(
+    ("reuse", "kept"),
+    [
+        (1.0, [[0, 1, 2, 3]] * 3),
+        (0.0, [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]),
+        # for the second branch 6, 5.4, 4.8, 4.2, 6, 5, 4, 1; for the third 3.6, 3.24, 4.8, 4.2, 3.6, 3, 4, 1
+        (0.6, [[0, 1, 2, 3], [0, 1, 4, 5], [0, 2, 3, 6]]),
+    ],
+)
+def test_branches_keep_other_channels_as_far_as_their_importance_allows(reuse, kept):
+    large = nn.Sequential(nn.Linear(4, 8, bias=False), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():  # rows of norm 1, which differ; what reads them decides
+        large[0].weight.copy_(nn.functional.normalize(torch.arange(32.0).view(8, 4), dim=1))
+        large[2].weight.copy_(torch.tensor([10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 1.0]).expand(3, 8))
+    plan = md.Plan.ratio(md.find_groups(large, X), 0.5)
+    ensemble = md.grow_ensemble(large, plan, depths=3, decay=DECAY, train=idle, reuse=reuse)
+    assert kept_channels(large, ensemble) == kept
+    for done in (1, 2):  # going on behind branches that are done makes the same choices
+        start = md.ResidualEnsemble(ensemble.branches[:done])
+        resumed = md.grow_ensemble(large, plan, depths=3, decay=DECAY, train=idle, reuse=reuse, start=start)
+        assert kept_channels(large, resumed) == kept
 
 
 def test_a_hook_that_skips_a_step_in_ten_is_helped_and_a_lazy_one_refused(large, plan):
@@ -210,5 +245,9 @@ def test_what_cannot_be_done_is_refused_before_any_training(large, plan):
         md.grow_ensemble(
             large, plan, depths=1, decay=DECAY, train=never, start=md.ResidualEnsemble([large, copy.deepcopy(large)])
         )
+    with pytest.raises(ValueError, match=r"reuse=1.5 .* must lie in \[0, 1\]"):
+        md.grow_ensemble(large, plan, depths=2, decay=DECAY, train=never, reuse=1.5)
+    with pytest.raises(ValueError, match="select='rerank': the channels of all branches are chosen before the first"):
+        md.grow_ensemble(large, plan, depths=2, decay=md.DecayConfig(steps=5, select="rerank"), train=never)
     with pytest.raises(ValueError, match="made for another model"):
         md.grow_ensemble(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3)), plan, depths=1, decay=DECAY, train=never)
