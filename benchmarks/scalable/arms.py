@@ -2,7 +2,7 @@
 
 - grown: small encoders by repeated mask decay, each learning what those before it left; then all together. Ours.
 - grown-N: N encoders by the same.
-- alike: as grown, but all encoders keep the same channels of the teacher's.
+- decayed: by repeated mask decay as published: all encoders keep the same channels of the teacher's.
 - independent: as many small encoders, each trained from random weights on its own before the teacher's decoder; effort
   e takes the mean of the first e; then all together.
 - together: as many from random weights, trained at all efforts from the first step: residual representation, no decay.
@@ -141,8 +141,8 @@ def train_arm(arm: str, lab: Lab) -> EVC:
     return ARMS[arm](lab)
 
 
-def _alike(lab: Lab) -> EVC:
-    return lab.part(copy.deepcopy(lab.teacher), "alike", 1.0, decay=f"{PRESET}@{lab.encoders}", reuse=1.0)
+def _decayed(lab: Lab) -> EVC:
+    return lab.part(copy.deepcopy(lab.teacher), "decayed", 1.0, decay=f"{PRESET}@{lab.encoders}", reuse=1.0)
 
 
 def _independent(lab: Lab) -> EVC:
@@ -188,7 +188,7 @@ def _teacher(lab: Lab) -> EVC:
 
 
 ARMS: dict[str, Callable[[Lab], EVC]] = {
-    "alike": _alike,
+    "decayed": _decayed,
     "independent": _independent,
     "together": _together,
     "slimmed": _slimmed,
