@@ -4,6 +4,7 @@ Insert a learnable mask per channel, drive the chosen masks to exactly zero whil
 channels, and get a small network that is proven equal to the masked one.
 """
 
+from ._cut import Cut
 from ._decay import MaskDecay
 from ._decay_config import DecayConfig, Rerank
 from ._ensemble import ResidualEnsemble
@@ -20,6 +21,7 @@ from ._shrink import shrink
 from ._trajectory import Trajectory
 
 __all__ = [
+    "Cut",
     "DecayConfig",
     "Group",
     "Groups",

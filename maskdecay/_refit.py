@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeGuard
 
@@ -44,6 +44,7 @@ def refit(
     batches: Sequence[Any],
     *,
     run: Callable[[Any], object] | None = None,
+    outputs: Sequence[Tensor] | None = None,
     samples: int = SAMPLES,
     ridge: float = 1e-3,
 ) -> list[Refitted]:
@@ -62,6 +63,8 @@ def refit(
         masks: of the model.
         batches: typical inputs, as many as give a few thousand positions for each layer.
         run: runs the model on one of them; calls it with the batch alone by default.
+        outputs: what the model shall give on each batch, in place of what it gave with all masks at 1. It is for models
+            that return a refitted layer's output as it is.
         samples: positions of a layer's output, drawn from all batches, to which it is fitted. What all layers give
             there is kept in memory.
         ridge: pull towards the weights that are there, as a share of the inputs' mean square.
@@ -71,20 +74,34 @@ def refit(
 
     Raises:
         ValueError: no batch is given, no channel is pruned, no layer that reads pruned channels was called, the model
-            called other layers or gave other shapes when it ran again, or outputs are not finite.
+            called other layers or gave other shapes when it ran again, `outputs` do not fit or the model returns no
+            refitted layer's output, or outputs are not finite.
     """
     if not batches:
         raise ValueError("batches is empty; refitting wants some 10 typical inputs")
-    layers = {path: layer for path, layer in _readers(model, masks).items() if not _usable(layer).all()}
+    layers = _incomplete(model, masks)
     if not layers:
         raise ValueError(
             "no linear layer or convolution reads a channel whose mask is 0; call masks.collapse() or let masks decay "
             "before refitting"
         )
+    if outputs is not None and len(outputs) != len(batches):
+        raise ValueError(f"got {len(outputs)} outputs for {len(batches)} batches; give one for each")
     call = run if run is not None else model
     with _evaluating(model):
-        aims = _record_aims(layers, masks, call, batches, samples)
+        own = {} if outputs is None else {_returned(layers, call, batches): outputs}
+        aims = _record_aims(layers, masks, call, batches, samples, own)
         return [_refit_layer(path, layers[path], aims[path], call, batches, samples, ridge) for path in aims]
+
+
+def refits_output(model: nn.Module, masks: Masks, call: Callable[[Any], object], batch: Any) -> bool:
+    """Whether `refit` can be given outputs: the model returns what one of the layers gives that it would refit."""
+    return _returned_layer(_incomplete(model, masks), call, batch) is not None
+
+
+def _incomplete(model: nn.Module, masks: Masks) -> dict[str, Layer]:
+    """The layers to refit, by path: those that read pruned channels."""
+    return {path: layer for path, layer in _readers(model, masks).items() if not _usable(layer).all()}
 
 
 def _readers(model: nn.Module, masks: Masks) -> dict[str, Layer]:
@@ -126,14 +143,49 @@ def _usable(layer: Layer) -> Bool[Tensor, " features"]:
     return _scale(layer).flatten(1).ne(0).any(0)
 
 
+def _returned(layers: Mapping[str, Layer], call: Callable[[Any], object], batches: Sequence[Any]) -> str:
+    """The layer that outputs are of."""
+    last = _returned_layer(layers, call, batches[0])
+    if last is None:
+        raise ValueError("outputs= wants a model that returns a refitted layer's output as it is, from its only call")
+    return last
+
+
+def _returned_layer(layers: Mapping[str, Layer], call: Callable[[Any], object], batch: Any) -> str | None:
+    """The layer whose only output the model returns as it is, if there is one."""
+    found: dict[str, list[Any]] = {path: [] for path in layers}
+    hooks = [layer.register_forward_hook(lambda _, __, output, path=path: found[path].append(output))
+             for path, layer in layers.items()]  # fmt: skip
+    try:
+        result = call(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return next((path for path, calls in found.items() if len(calls) == 1 and calls[0] is result), None)
+
+
 def _record_aims(
-    layers: dict[str, Layer], masks: Masks, call: Callable[[Any], object], batches: Sequence[Any], samples: int
+    layers: dict[str, Layer],
+    masks: Masks,
+    call: Callable[[Any], object],
+    batches: Sequence[Any],
+    samples: int,
+    own: Mapping[str, Sequence[Tensor]],
 ) -> dict[str, list[Tensor]]:
-    """What each layer gives at some positions when all masks are 1, call by call, in the order of first calls."""
+    """What each layer gives at some positions when all masks are 1, call by call, in the order of first calls.
+
+    Args:
+        own: aims of layers that are called once for each batch, in place of that.
+    """
     aims: dict[str, list[Tensor]] = {}
     each = -(-samples // len(batches))
 
     def take(path: str, output: Tensor) -> None:
+        if path in own:
+            aim = own[path][len(aims.get(path, ()))]
+            if aim.shape != output.shape:
+                raise ValueError(f"outputs are {tuple(aim.shape)}, but the model gives {tuple(output.shape)}")
+            output = aim
         rows = _output_rows(layers[path], output, _positions(path, len(aims.get(path, ())), output, layers[path], each))
         if not bool(rows.isfinite().all()):
             raise ValueError(f"layer '{path}' gives NaN or infinity on these batches, so nothing can be fitted to it")

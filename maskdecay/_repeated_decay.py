@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ._cut import Cut
 from ._decay import MaskDecay
 from ._decay_config import DecayConfig
 from ._ensemble import ResidualEnsemble
@@ -55,7 +56,7 @@ def grow_ensemble(
     plan: Plan,
     *,
     depths: int,
-    decay: DecayConfig,
+    decay: DecayConfig | Cut,
     train: Train,
     show: Show | None = None,
     reuse: float = 0.6,
@@ -64,7 +65,7 @@ def grow_ensemble(
     on_branch: Callable[[ResidualEnsemble], object] | None = None,
     example_inputs: Any = None,
 ) -> ResidualEnsemble:
-    """Turns a trained large network into a `ResidualEnsemble` of small ones by decaying copies of it, one by one.
+    """Turns a trained large network into a `ResidualEnsemble` of small ones by narrowing copies of it, one by one.
 
         plan = md.Plan.ratio(md.find_groups(encoder, images), 0.5)
         small = md.grow_ensemble(encoder, plan, depths=4, decay=md.DecayConfig(steps=2000), train=train)
@@ -76,11 +77,16 @@ def grow_ensemble(
     the same ones would fail alike, and their mean with them. What stands behind the ensemble (a decoder, say) is the
     hook's own: where it trains before the joint stage, smaller depths no longer fit it until then.
 
+    With a `Cut` in place of a decay, branches lose their channels at once, least squares repair what they can (and fit
+    the layer that makes a branch's output to the residual), and all training is `tune` and `joint`: steps of small
+    networks from the first.
+
     Args:
         large: the trained network; it is copied and stays as it is.
         plan: widths of a branch, from the groups of `large` itself.
         depths: branches to have at the end.
-        decay: settings of each `MaskDecay`; its importance is that of the large network's channels, as it is given.
+        decay: settings of each `MaskDecay`, or a `Cut`. Its importance is that of the large network's channels, as it
+            is given.
         train: called for each stage with the ensemble as it is then. It puts it before whatever it feeds, and trains:
             the newest depth, `ensemble(x)`, or in the stage `joint` all, `ensemble.all_depths(x)`. It moves what it
             needs to its device, and changes the ensemble in place. Only parameters with `requires_grad` are to train.
@@ -113,9 +119,11 @@ def grow_ensemble(
         newest, half_done = half_done, None
         ensemble = ResidualEnsemble([*done, copy.deepcopy(large) if newest is None else newest])
         with _frozen(done):
-            if done and newest is None:
-                train(ensemble, GrowthStage(kind="learn", branch=len(done)))
-            if newest is None:
+            if newest is None and isinstance(decay, Cut):
+                ensemble.branches[-1] = _cut(ensemble, plan, decay, scores[len(done)], example_inputs)
+            elif newest is None:
+                if done:
+                    train(ensemble, GrowthStage(kind="learn", branch=len(done)))
                 ensemble.branches[-1] = _decayed(ensemble, plan, decay, train, scores[len(done)], example_inputs)
             train(ensemble, GrowthStage(kind="tune", branch=len(done)))
         done = list(ensemble.branches)
@@ -129,7 +137,7 @@ def grow_ensemble(
 
 
 def _check(
-    large: nn.Module, plan: Plan, depths: int, done: int, decay: DecayConfig, show: Show | None, reuse: float
+    large: nn.Module, plan: Plan, depths: int, done: int, decay: DecayConfig | Cut, show: Show | None, reuse: float
 ) -> None:
     if depths < 1 or done > depths:
         raise ValueError(f"depths={depths} with {done} branches done; ask for at least 1, and for no fewer than are")
@@ -140,7 +148,7 @@ def _check(
         )
     if not 0 <= reuse <= 1:
         raise ValueError(f"reuse={reuse} is a factor on importance and must lie in [0, 1]; 1 lets all keep the same")
-    if decay.select != "fixed":
+    if isinstance(decay, DecayConfig) and decay.select != "fixed":
         raise ValueError(
             f"select={decay.select!r}: the channels of all branches are chosen before the first; use select='fixed'"
         )
@@ -190,6 +198,32 @@ def _frozen(branches: Iterable[nn.Module]) -> Iterator[None]:
 
 def _evaluate(branch: nn.Module, args: Any) -> None:
     branch.eval()
+
+
+def _cut(ensemble: ResidualEnsemble, plan: Plan, cut: Cut, scores: dict[str, Tensor], example_inputs: Any) -> nn.Module:
+    """Cuts the newest branch and returns its small form, fitted to what those before it leave."""
+    newest = ensemble.branches[-1]
+    left = _left(ensemble, cut)
+    masks = insert_masks(newest, plan)
+    masks.set_scores(scores)
+    return replace(cut, importance="given").apply(newest, masks, outputs=left, example_inputs=example_inputs)
+
+
+@torch.no_grad()
+def _left(ensemble: ResidualEnsemble, cut: Cut) -> list[Tensor] | None:
+    """What the newest branch would have to give for the mean to be what it gives while large; None for no tensors."""
+    *done, newest = ensemble.branches
+    if not done:
+        return None
+    before = ResidualEnsemble(done)
+    modes = [(module, module.training) for module in ensemble.modules()]
+    ensemble.eval()
+    found = [(cut.caller(newest)(batch), cut.caller(before)(batch)) for batch in cut.batches]
+    for module, mode in modes:
+        module.training = mode
+    if not all(isinstance(whole, Tensor) for whole, _ in found):
+        return None
+    return [whole + len(done) * (whole - mean) for whole, mean in found]
 
 
 def _decayed(

@@ -38,11 +38,16 @@ class Decaying(_train_decay.Decaying):
         return self.shrink(example_for(self.network))
 
 
-def refit_on_crops(network: EVC, masks: md.Masks, images: Sequence[Tensor], crop: int, seed: int) -> None:
-    """Fit what reads pruned channels, on `REFIT_CROPS` crops at evenly spread rates; see `md.refit`."""
+def refit_crops(network: EVC, images: Sequence[Tensor], crop: int, seed: int) -> list[Tensor]:
+    """`REFIT_CROPS` crops for `network`, some at a time."""
     crops = CropSampler(images, crop, torch.Generator().manual_seed(seed)).batch(REFIT_CROPS).to(network.q_basic)
+    return list(crops.split(_AT_ONCE))
+
+
+def refit_on_crops(network: EVC, masks: md.Masks, images: Sequence[Tensor], crop: int, seed: int) -> None:
+    """Fit what reads pruned channels, on `refit_crops` at evenly spread rates; see `md.refit`."""
     scales = network.rate_to_q_scale((torch.arange(REFIT_CROPS) + 0.5) / REFIT_CROPS * MAX_RATE)
-    batches = list(zip(crops.split(_AT_ONCE), scales.split(_AT_ONCE), strict=True))
+    batches = list(zip(refit_crops(network, images, crop, seed), scales.split(_AT_ONCE), strict=True))
     md.refit(network, masks, batches, run=lambda batch: network(*batch))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 import maskdecay as md
 
@@ -40,6 +40,7 @@ class Growth:
         depths: how many.
         stages: of the whole training.
         steps: that each decay has; an estimate where seconds end it.
+        crops: on which least squares fit encoders that are cut at once.
         train: trains in a stage.
         observe: shows masks the gradients of some batches: gets the stage's index, the network, and what to call after
             each backward pass.
@@ -49,6 +50,7 @@ class Growth:
     depths: int
     stages: tuple[Stage, ...]
     steps: int
+    crops: Callable[[], Sequence[Tensor]]
     train: TrainStage
     observe: Callable[[int, EVC, Callable[[], None]], None]
 
@@ -70,17 +72,12 @@ class Growth:
             large,
             plan_encoder(large, self.student, example),
             depths=self.depths,
-            decay=md.DecayConfig(
-                steps=self.steps,
-                loss=self.student.loss,
-                strength=self.student.strength,
-                importance=self.student.importance,
-            ),
+            decay=self._how(),
             train=hooks.train,
             show=hooks.show,
             reuse=self.student.reuse,
             start=md.ResidualEnsemble(done) if done else None,
-            tuned=kind != "tune",
+            tuned=kind != "tune" or state is None,
             example_inputs=example,
         )
         return ScalableEVC.around(network, grown).eval()
@@ -88,6 +85,20 @@ class Growth:
     def index(self, kind: str, branch: int) -> int:
         """Which of the stages a stage of the growth is."""
         return next(index for index, stage in enumerate(self.stages) if stage.growth == (kind, branch))
+
+    @property
+    def begins(self) -> int:
+        """Which of the stages is the first of the growth."""
+        return next(index for index, stage in enumerate(self.stages) if stage.growth is not None)
+
+    def _how(self) -> md.DecayConfig | md.Cut:
+        """How each encoder becomes narrow."""
+        student = self.student
+        if not student.decay_share:
+            return md.Cut(batches=self.crops(), importance=student.importance)
+        return md.DecayConfig(
+            steps=self.steps, loss=student.loss, strength=student.strength, importance=student.importance
+        )
 
 
 class _Hooks:
@@ -120,10 +131,10 @@ class _Hooks:
             self.unmasked = self._base_of(encoders)
 
     def show(self, encoders: md.ResidualEnsemble, observe: Callable[[], None]) -> None:
-        """Show the masks of the newest encoder some batches."""
+        """Show the masks of the large encoder some batches."""
         network = ScalableEVC.around(self.network, encoders)
         with _still(network, encoders):
-            self.growth.observe(self.growth.index("decay", encoders.depths - 1), network, observe)
+            self.growth.observe(self.growth.begins, network, observe)
 
     def _train(self, index: int, encoders: md.ResidualEnsemble, stage: md.GrowthStage) -> None:
         network = ScalableEVC.around(self.network, encoders)

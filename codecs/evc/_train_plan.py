@@ -20,7 +20,7 @@ def plan_stages(
     Args:
         converts: whether priors are converted to exact integers at the end.
         decay_share: of the part with float priors, spent while masks decay; None makes no student. Of a student with
-            several encoders, of the time that each takes.
+            several encoders, of the time that each takes. With 0, a student is cut at once.
         encoders: how many the student gets, one after the other; None keeps one.
         narrows: whether such a student is narrower elsewhere than in its encoders.
     """
@@ -43,17 +43,24 @@ def _growth(share: float, encoders: int, decay_share: float, narrows: bool) -> l
     rate = STUDENT_LEARNING_RATE
     if narrows:
         own, share = _NARROWING_SHARE * share, (1 - _NARROWING_SHARE) * share
-        stages.append(Stage(name="mask decay of the decoder", kind=Kind.DECAY, share=own, learning_rate=rate,
-                            final=DECAY_ENDS_AT))  # fmt: skip
+        text, kind, final = ("mask decay of the decoder", Kind.DECAY, DECAY_ENDS_AT) if decay_share else (
+                             "fine-tuning the decoder", Kind.CUT, None)  # fmt: skip
+        stages.append(Stage(name=text, kind=kind, share=own, learning_rate=rate, final=final))
     each = (1 - _JOINT_SHARE) * share / encoders
     for branch in range(encoders):
-        rest = (1 - decay_share) / (2 if branch else 1)
-        parts = [("learn", "learning what is left", rest)] if branch else []
-        parts += [("decay", "mask decay", decay_share), ("tune", "fine-tuning", rest)]
-        for kind, text, part in parts:
+        for kind, text, part in _parts(branch, decay_share):
             name, final = f"encoder {branch + 1}, {text}", None if kind == "tune" else DECAY_ENDS_AT
             stages.append(Stage(name=name, kind=Kind.GROW, share=part * each, final=final,
                                 learning_rate=_ALONE_LEARNING_RATE, growth=(kind, branch)))  # fmt: skip
     joint = Stage(name="all encoders together", kind=Kind.GROW, share=_JOINT_SHARE * share, learning_rate=rate,
                   growth=("joint", encoders - 1))  # fmt: skip
     return [*stages, joint]
+
+
+def _parts(branch: int, decay_share: float) -> list[tuple[str, str, float]]:
+    """Kind, name and share of what an encoder goes through."""
+    if not decay_share:
+        return [("tune", "fine-tuning", 1.0)]
+    rest = (1 - decay_share) / (2 if branch else 1)
+    parts = [("learn", "learning what is left", rest)] if branch else []
+    return [*parts, ("decay", "mask decay", decay_share), ("tune", "fine-tuning", rest)]

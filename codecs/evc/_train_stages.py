@@ -24,7 +24,7 @@ from ._network import EVC
 from ._scalable import ScalableEVC
 from ._students import StudentConfig, count_student_encoders, narrows, plan_student
 from ._train_config import TrainConfig
-from ._train_decay import Decaying, cut_student, observe_channels
+from ._train_decay import Decaying, cut_student, observe_channels, refit_crops
 from ._train_growth import Growth, load_base
 from ._train_loop import FIGURES, Loop
 from ._train_pace import expected_steps
@@ -114,8 +114,6 @@ class _Training:
         self.network, self.images, self.config, self.exact, self.student = network, images, config, exact, student
         self.processes, self.hooks = processes, hooks
         self.encoders = count_student_encoders(student)
-        if student is not None and self.encoders is not None and not student.decay_share:
-            raise ValueError("several encoders grow by mask decay, one after the other; give a decay_share above 0")
         self.stages = plan_stages(
             converts=exact and not is_exact(network),
             decay_share=None if student is None else student.decay_share,
@@ -178,7 +176,7 @@ class _Training:
         assert self.student is not None
         assert self.encoders is not None
         if self.facts["decay_steps"] is None:
-            first = next(place for place in range(index, len(self.stages)) if self.stages[place].decays)
+            first = next((place for place in range(index, len(self.stages)) if self.stages[place].decays), index)
             self.facts["decay_steps"] = expected_steps(self.network, self._config(first, None), self.processes)
         steps = self.facts["decay_steps"]
 
@@ -191,6 +189,7 @@ class _Training:
             depths=self.encoders,
             stages=self.stages,
             steps=steps,
+            crops=lambda: refit_crops(self.network, self.images, self.config.crop, self.config.seed),
             train=self._train,
             observe=observe,
         )

@@ -204,3 +204,29 @@ def test_a_weight_of_two_layers_stays():
     masks.collapse()
     with pytest.raises(ValueError, match="no linear layer or convolution"):
         md.refit(model, masks, [x])
+
+
+def test_the_last_layer_can_be_fitted_to_other_outputs():
+    model = chain()
+    masks = pruned(model, torch.rand(2, 3), [3])
+    batches = [torch.rand(40, 3), torch.rand(20, 3)]
+    with torch.no_grad():
+        hidden = [model[:2](batch) for batch in batches]
+    wanted = [x[:, :3] @ torch.tensor([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]]) + 5 for x in hidden]  # without channel 3
+    report = md.refit(model, masks, batches, outputs=wanted, ridge=0.0)
+    assert [(one.layer, round(one.after, 9)) for one in report] == [("2", 0)]
+    student = md.shrink(model, masks)
+    torch.testing.assert_close(student[2].weight, torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(student[2].bias, torch.tensor([5.0, 5.0]), atol=1e-3, rtol=0)
+
+
+def test_outputs_that_do_not_fit_are_refused():
+    model, x = chain(), torch.rand(40, 3)
+    masks = pruned(model, x, [3])
+    with pytest.raises(ValueError, match="got 2 outputs for 1 batches"):
+        md.refit(model, masks, [x], outputs=[torch.ones(40, 2)] * 2)
+    with pytest.raises(ValueError, match=r"outputs are \(40, 5\), but the model gives \(40, 2\)"):
+        md.refit(model, masks, [x], outputs=[torch.ones(40, 5)])
+    for run in (lambda batch: model(batch) + 1, lambda batch: model(batch.flip(0)) + model(batch)):
+        with pytest.raises(ValueError, match="a model that returns a refitted layer's output"):
+            md.refit(model, masks, [x], outputs=[torch.ones(40, 2)], run=run)

@@ -227,6 +227,46 @@ def test_branches_keep_other_channels_as_far_as_their_importance_allows(reuse, k
         assert kept_channels(large, resumed) == kept
 
 
+def test_branches_that_are_cut_at_once_are_refitted_and_only_tuned(large, plan):
+    batches, train = list(X.split(8)), Trainer(steps=0)
+    ensemble = md.grow_ensemble(large, plan, depths=3, decay=md.Cut(batches=batches), train=train, reuse=0.5)
+    assert train.seen == [("tune", 0, [4]), ("tune", 1, [4, 4]), ("tune", 2, [4, 4, 4]), ("joint", 2, [4, 4, 4])]
+    masked = copy.deepcopy(large)
+    masks = md.insert_masks(masked, plan)
+    masks.collapse("weight_norm")
+    with torch.no_grad():
+        wanted = large.eval()(X)
+        cut = (masked.eval()(X) - wanted).square().mean()
+        errors = [(ensemble(X, depth=depth) - wanted).square().mean() for depth in (1, 2, 3)]
+    assert errors[0] < 0.5 * cut
+    assert errors[1] < 0.5 * errors[0]
+    md.refit(masked, masks, batches)
+    assert states_equal(ensemble.branches[0], md.shrink(masked, masks))
+
+
+def test_a_cut_says_how_its_branches_run_and_what_chooses_channels(large, plan):
+    show, ran = Shower(), []
+
+    def run(branch: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        ran.append(type(branch))
+        return branch(batch["x"])
+
+    cut = md.Cut(batches=[{"x": X}], run=run, importance="fisher")
+    with pytest.raises(ValueError, match=r"importance 'fisher' .*pass show="):
+        md.grow_ensemble(large, plan, depths=1, decay=cut, train=idle)
+    md.grow_ensemble(large, plan, depths=2, decay=cut, train=idle, show=show)
+    assert show.branches == [0]
+    assert set(ran) == {nn.Sequential, md.ResidualEnsemble}
+
+
+def test_branches_whose_output_is_no_refitted_layers_are_cut_all_the_same():
+    torch.manual_seed(0)
+    large = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Tanh())
+    plan = md.Plan.ratio(md.find_groups(large, X), 0.5)
+    ensemble = md.grow_ensemble(large, plan, depths=2, decay=md.Cut(batches=[X]), train=idle)
+    assert [branch[0].out_features for branch in ensemble.branches] == [4, 4]
+
+
 def test_a_hook_that_skips_a_step_in_ten_is_helped_and_a_lazy_one_refused(large, plan):
     ten = md.DecayConfig(steps=10)
     ensemble = md.grow_ensemble(large, plan, depths=1, decay=ten, train=Trainer(short=1))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from maskdecay.codecs._train_checkpoint import Checkpoints
 from maskdecay.codecs._train_hooks import Hooks, StageSteps, TrainingStopped
-from maskdecay.codecs._train_plan import split_steps
+from maskdecay.codecs._train_plan import Kind, split_steps
 from maskdecay.codecs.evc import (
     EVC,
     SCALABLE_PRESETS,
@@ -108,6 +108,13 @@ def test_stages_share_the_time() -> None:
     assert sum(stage.share for stage in narrower) == pytest.approx(1)
     assert sum(split_steps(narrower, 100)) == 100
     assert [stage.decays for stage in stages] == [True, False, False, True, False, False, False]
+    cut = plan_stages(converts=False, decay_share=0.0, encoders=2, narrows=True)
+    assert [(stage.name, stage.kind, stage.share) for stage in cut] == [
+        ("fine-tuning the decoder", Kind.CUT, 0.2),
+        ("encoder 1, fine-tuning", Kind.GROW, pytest.approx(0.8 * 0.65 / 2)),
+        ("encoder 2, fine-tuning", Kind.GROW, pytest.approx(0.8 * 0.65 / 2)),
+        ("all encoders together", Kind.GROW, pytest.approx(0.8 * 0.35)),
+    ]
 
 
 def test_students_by_name_tell_their_encoders(student: StudentConfig) -> None:
@@ -179,6 +186,29 @@ def test_a_growth_that_was_stopped_in_each_kind_of_stage_ends_the_same(
     expected, got = whole.network.state_dict(), found.network.state_dict()
     assert expected.keys() == got.keys()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_encoders_that_are_cut_at_once_differ_and_go_on_after_stops(
+    teacher: EVC, images: list[torch.Tensor], student: StudentConfig, tmp_path: Path
+) -> None:
+    """Stops are in the tuning of both encoders, between the two, and in the end."""
+    words = (images, replace(CONFIG, steps=6))
+    options = {"student": replace(student, decay_share=0.0), "exact": False}
+    whole = train_stages(copy.deepcopy(teacher), *words, **options)  # type: ignore[arg-type]
+    assert whole.stage_steps == dict(zip((STAGES[1], *STAGES[4:]), (2, 2, 2), strict=True))
+    assert widths(whole.network) == [4, 4]
+    found, done = None, 0
+    for stop in (1, 2, 3, 5, 99):
+        torch.manual_seed(stop)
+        found = stopped(tmp_path / "c", stop - done, done > 0, copy.deepcopy(teacher), *words, **options)
+        done = stop
+    assert found is not None
+    expected, got = whole.network.state_dict(), found.network.state_dict()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    # the second convolution's weights came from other channels of the large one: no training of 2 steps hides that
+    first, second = (expected[f"enc.branches.{branch}.0.conv1.weight"] for branch in (0, 1))
+    nearest = torch.cdist(first.flatten(1), second.flatten(1)).min(1).values
+    assert (nearest > 0.05).any()
 
 
 def test_what_cannot_grow_is_refused(teacher: EVC, images: list[torch.Tensor], student: StudentConfig) -> None:

@@ -129,12 +129,6 @@ def test_refitting_brings_a_cut_network_closer_to_what_it_was(teacher: EVC, imag
     assert missed(network) < 0.5 * before
 
 
-def test_encoders_that_grow_are_not_cut_at_once(teacher: EVC, images: list[torch.Tensor]) -> None:
-    cut = StudentConfig(preset="narrow-scalable-sl", decay_share=0.0)
-    with pytest.raises(ValueError, match="several encoders grow by mask decay"):
-        train_stages(teacher, images, CONFIG, student=cut)
-
-
 @pytest.mark.slow
 def test_students_have_the_planned_widths(teacher: EVC, images: list[torch.Tensor], student: StudentConfig) -> None:
     planned = plan_student(teacher, student)
