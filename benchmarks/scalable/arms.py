@@ -1,8 +1,9 @@
 """The arms: what each does with its minutes, from the same teacher to a network with an effort or without.
 
-- grown: small encoders by repeated mask decay, each learning what those before it left; then all together. Ours.
+- grown: small encoders cut from the teacher's one after the other, which keep other channels each, are fitted by least
+  squares to what those before them left, and learn it; then all together. Ours.
 - grown-N: N encoders by the same.
-- decayed: by repeated mask decay as published: all encoders keep the same channels of the teacher's.
+- decayed: by repeated mask decay as published: all encoders keep the same channels.
 - independent: as many small encoders, each trained from random weights on its own before the teacher's decoder; effort
   e takes the mean of the first e; then all together.
 - together: as many from random weights, trained at all efforts from the first step: residual representation, no decay.
@@ -70,24 +71,22 @@ class Lab:
         name: str,
         share: float,
         *,
-        decay: str | None = None,
-        reuse: float | None = None,
+        student: StudentConfig | None = None,
         fresh: bool = False,
     ) -> EVC:
         """Train a network for a share of the budget; a part that is done is read, one that was stopped goes on.
 
         Args:
-            network: to train in place; after a decay it is another one.
+            network: to train in place; the student is another one.
             name: of the part.
             share: of the arm's budget.
-            decay: preset of a student to make of it.
-            reuse: of `md.grow_ensemble`; its default without it.
+            student: to make of it.
             fresh: whether it begins at random.
         """
         path = self.folder / f"{name}.safetensors"
-        kind = "student" if decay is not None else "fresh" if fresh else "teacher" if name == "teacher" else "trained"
+        kind = "student" if student is not None else "fresh" if fresh else "teacher" if name == "teacher" else "trained"
         config = self._share(share, kind)
-        if path.exists() and decay is None:
+        if path.exists() and student is None:
             network.load_state_dict(load_file(path))
             return network.eval()
         if path.exists():
@@ -97,18 +96,20 @@ class Lab:
             Path(f"{path}.checkpoint"), {"part": name, "config": repr(config)}, _CHECKPOINT_SECONDS
         )
         hooks = Hooks(checkpoints=checkpoints, resume=checkpoints.there, stops=self.stops)
-        strength = self.settings["training"].get("strength", 1.0)
-        own = {} if reuse is None else {"reuse": reuse}
-        student = None if decay is None else StudentConfig(preset=decay, strength=strength, **own)
         trained = train_stages(network, self.images, config, exact=False, student=student, hooks=hooks)
         facts = {"steps": trained.steps, "stages": trained.stage_steps, "seconds": round(trained.seconds, 1)}
         path.with_suffix(".json").write_text(json.dumps(facts), encoding="utf-8")
-        if decay is None:
+        if student is None:
             save_file(trained.network.state_dict(), path)
         else:
             md.save(trained.network, path)
         checkpoints.remove()
         return trained.network.requires_grad_(True)
+
+    def student(self, encoders: int, **own: float) -> StudentConfig:
+        """Small encoders before the teacher's decoder."""
+        strength = self.settings["training"].get("strength", 1.0)
+        return StudentConfig(preset=f"{PRESET}@{encoders}", strength=strength, **own)
 
     def facts(self) -> dict[str, Any]:
         """Steps and seconds of each part."""
@@ -135,14 +136,17 @@ def train_arm(arm: str, lab: Lab) -> EVC:
     """
     name, _, count = arm.partition("-")
     if name == "grown":
-        return lab.part(copy.deepcopy(lab.teacher), arm, 1.0, decay=f"{PRESET}@{count or lab.encoders}")
+        return lab.part(
+            copy.deepcopy(lab.teacher), arm, 1.0, student=lab.student(int(count or lab.encoders), decay_share=0.0)
+        )
     if arm not in ARMS:
         raise ValueError(f"there is no arm {arm!r}; there are grown, grown-N, {', '.join(ARMS)}")
     return ARMS[arm](lab)
 
 
 def _decayed(lab: Lab) -> EVC:
-    return lab.part(copy.deepcopy(lab.teacher), "decayed", 1.0, decay=f"{PRESET}@{lab.encoders}", reuse=1.0)
+    student = lab.student(lab.encoders, decay_share=0.5, reuse=1.0)
+    return lab.part(copy.deepcopy(lab.teacher), "decayed", 1.0, student=student)
 
 
 def _independent(lab: Lab) -> EVC:
@@ -180,7 +184,7 @@ def _slimmed(lab: Lab) -> EVC:
 
 
 def _small(lab: Lab) -> EVC:
-    return lab.part(copy.deepcopy(lab.teacher), "small", 1.0, decay=f"{PRESET}@1")
+    return lab.part(copy.deepcopy(lab.teacher), "small", 1.0, student=lab.student(1, decay_share=0.5))
 
 
 def _teacher(lab: Lab) -> EVC:
