@@ -18,10 +18,12 @@ from tabulate import tabulate
 
 COLOURS = {
     "grown": "#0072B2",
+    "decayed": "#56B4E9",
     "independent": "#D55E00",
     "together": "#E69F00",
     "slimmed": "#009E73",
     "small": "#CC79A7",
+    "grown-1": "#8B5A2B",
     "teacher": "#202124",
 }
 EXPLAINED = """
