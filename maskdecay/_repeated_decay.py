@@ -119,9 +119,11 @@ def grow_ensemble(
         newest, half_done = half_done, None
         ensemble = ResidualEnsemble([*done, copy.deepcopy(large) if newest is None else newest])
         with _frozen(done):
-            if newest is None and isinstance(decay, Cut):
+            if newest is not None:
+                pass  # it is small already
+            elif isinstance(decay, Cut):
                 ensemble.branches[-1] = _cut(ensemble, plan, decay, scores[len(done)], example_inputs)
-            elif newest is None:
+            else:
                 if done:
                     train(ensemble, GrowthStage(kind="learn", branch=len(done)))
                 ensemble.branches[-1] = _decayed(ensemble, plan, decay, train, scores[len(done)], example_inputs)

@@ -1,0 +1,107 @@
+"""What several small encoders are worth before any training, by how far each may keep what others keep.
+
+    python benchmarks/scalable/untrained.py DATA
+
+DATA holds `train_small` and `val`. The bundled Large's encoder is cut to the widths of `scalable.toml`, four times, by
+`md.grow_ensemble` with a `md.Cut`: least squares fit the layers, and the last ones to what the encoders before leave.
+Cost is bpp + lambda * 255^2 * mse (summed over colours), mean over four rates and the middles of 12 pictures of `val`,
+by the network's own estimate of bits.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from maskdecay.codecs import load_folder
+from maskdecay.codecs._train_processes import Processes
+from maskdecay.codecs.evc import EVC, ScalableEVC, TrainConfig, load_network, rate_to_lambda
+from maskdecay.codecs.evc._students import example_for
+from maskdecay.codecs.evc._train_decay import observe_channels, refit_crops
+from maskdecay.profiling._environment import environment_of
+from tabulate import tabulate
+from torch import Tensor
+
+import maskdecay as md
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RATES = (0, 21, 42, 63)
+SIDE = 256
+
+
+def main(
+    data: Path,
+    reuse: Annotated[str, typer.Option(help="Factors, separated by commas.")] = "1,0.8,0.6,0.4,0.1",
+    out: Path = Path("benchmarks/scalable/results"),
+) -> None:
+    """Cut, refit, measure."""
+    torch.set_num_threads(1)
+    teacher = load_network("narrow-large-float").eval()
+    train, settings = (
+        load_folder(data / "train_small"),
+        tomllib.loads(Path(__file__).with_name("scalable.toml").read_text()),
+    )
+    middles = []
+    for picture in load_folder(data / "val")[:12]:
+        top, left = ((side - SIDE) // 2 for side in picture.shape[1:])
+        middles.append(picture[:, top : top + SIDE, left : left + SIDE])
+    pictures = torch.stack(middles) / 255
+    rows = []
+    for factor in map(float, reuse.split(",")):
+        grown = grow(teacher, train, settings, factor)
+        rows.append([factor, *(f"{cost:.3f}" for cost in costs(grown, pictures))])
+        print(*rows[-1])
+    head = ["reuse", *(f"effort {effort}" for effort in range(1, settings["encoders"] + 1))]
+    whole = costs(ScalableEVC.around(teacher, md.ResidualEnsemble([teacher.enc])), pictures)[0]
+    text = f"""# Small encoders before any training
+
+    {" ".join(["python benchmarks/scalable/untrained.py DATA", *sys.argv[2:]])}
+
+Cost of the teacher: {whole:.3f}. `reuse` is that of `md.grow_ensemble`: at 1 all encoders keep the same channels.
+
+{tabulate(rows, head, tablefmt="github", disable_numparse=True)}
+
+{environment_of(torch.device("cpu"))}, {datetime.date.today()}.
+"""
+    (out / "untrained.md").write_text(text, encoding="utf-8")
+
+
+def grow(teacher: EVC, train: list[Tensor], settings: dict, reuse: float) -> ScalableEVC:
+    """Several small encoders before the teacher's decoder, not trained."""
+    small = EVC(replace(teacher.config, encoder=(*settings["small"], teacher.config.latent)))
+    plan = md.Plan.like(md.find_groups(teacher.enc, example_for(teacher)), small.enc)
+
+    def show(encoders: md.ResidualEnsemble, observe: Callable[[], None]) -> None:
+        network = ScalableEVC.around(teacher, encoders).requires_grad_(True)
+        config = TrainConfig(steps=1, batch_size=2, crop=SIDE, seed=0)
+        observe_channels(observe, network, train, config, Processes(), 32)
+
+    cut = md.Cut(batches=refit_crops(teacher, train, SIDE, 0), importance="fisher")
+    grown = md.grow_ensemble(
+        teacher.enc, plan, depths=settings["encoders"], decay=cut, train=lambda *_: None, show=show, reuse=reuse
+    )
+    return ScalableEVC.around(teacher, grown).eval()
+
+
+@torch.no_grad()
+def costs(network: ScalableEVC, pictures: Tensor) -> list[float]:
+    """Mean cost at each effort."""
+    found = [
+        network.rate_distortion(pictures, network.rate_to_q_scale(rate), float(rate_to_lambda(rate))).loss.mean(1)
+        for rate in RATES
+    ]
+    return torch.stack(found).mean(0).tolist()
+
+
+if __name__ == "__main__":
+    typer.run(main)
