@@ -88,7 +88,7 @@ def refit(
     if outputs is not None and len(outputs) != len(batches):
         raise ValueError(f"got {len(outputs)} outputs for {len(batches)} batches; give one for each")
     call = run if run is not None else model
-    with _evaluating(model):
+    with evaluating(model):
         own = {} if outputs is None else {_returned(layers, call, batches): outputs}
         aims = _record_aims(layers, masks, call, batches, samples, own)
         return [_refit_layer(path, layers[path], aims[path], call, batches, samples, ridge) for path in aims]
@@ -332,7 +332,8 @@ def _whole(masks: Masks) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode meanwhile, each module's own afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

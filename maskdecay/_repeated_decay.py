@@ -18,6 +18,7 @@ from ._ensemble import ResidualEnsemble
 from ._importance import least_important
 from ._masks import insert_masks
 from ._plan import Plan
+from ._refit import evaluating
 from ._shrink import shrink
 
 _BY_GRADIENTS = ("fisher", "taylor")
@@ -113,20 +114,14 @@ def grow_ensemble(
     _check(large, plan, depths, len(done), decay, show, reuse)
     if not (tuned or done):
         raise ValueError("tuned=False, but start has no branch that is still to tune")
-    half_done = None if tuned else done.pop()
     scores = _score_branches(large, plan, depths, decay.importance, show, reuse) if len(done) < depths else []
+    half_done = None if tuned else done.pop()
     while len(done) < depths:
         newest, half_done = half_done, None
         ensemble = ResidualEnsemble([*done, copy.deepcopy(large) if newest is None else newest])
         with _frozen(done):
-            if newest is not None:
-                pass  # it is small already
-            elif isinstance(decay, Cut):
-                ensemble.branches[-1] = _cut(ensemble, plan, decay, scores[len(done)], example_inputs)
-            else:
-                if done:
-                    train(ensemble, GrowthStage(kind="learn", branch=len(done)))
-                ensemble.branches[-1] = _decayed(ensemble, plan, decay, train, scores[len(done)], example_inputs)
+            if newest is None:
+                ensemble.branches[-1] = _narrowed(ensemble, plan, decay, train, scores[len(done)], example_inputs)
             train(ensemble, GrowthStage(kind="tune", branch=len(done)))
         done = list(ensemble.branches)
         ensemble.zero_grad(set_to_none=True)
@@ -202,6 +197,22 @@ def _evaluate(branch: nn.Module, args: Any) -> None:
     branch.eval()
 
 
+def _narrowed(
+    ensemble: ResidualEnsemble,
+    plan: Plan,
+    how: DecayConfig | Cut,
+    train: Train,
+    scores: dict[str, Tensor],
+    example_inputs: Any,
+) -> nn.Module:
+    """The newest branch, large, made small."""
+    if isinstance(how, Cut):
+        return _cut(ensemble, plan, how, scores, example_inputs)
+    if ensemble.depths > 1:
+        train(ensemble, GrowthStage(kind="learn", branch=ensemble.depths - 1))
+    return _decayed(ensemble, plan, how, train, scores, example_inputs)
+
+
 def _cut(ensemble: ResidualEnsemble, plan: Plan, cut: Cut, scores: dict[str, Tensor], example_inputs: Any) -> nn.Module:
     """Cuts the newest branch and returns its small form, fitted to what those before it leave."""
     newest = ensemble.branches[-1]
@@ -218,11 +229,8 @@ def _left(ensemble: ResidualEnsemble, cut: Cut) -> list[Tensor] | None:
     if not done:
         return None
     before = ResidualEnsemble(done)
-    modes = [(module, module.training) for module in ensemble.modules()]
-    ensemble.eval()
-    found = [(cut.caller(newest)(batch), cut.caller(before)(batch)) for batch in cut.batches]
-    for module, mode in modes:
-        module.training = mode
+    with evaluating(ensemble):
+        found = [(cut.caller(newest)(batch), cut.caller(before)(batch)) for batch in cut.batches]
     if not all(isinstance(whole, Tensor) for whole, _ in found):
         return None
     return [whole + len(done) * (whole - mean) for whole, mean in found]

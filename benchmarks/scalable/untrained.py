@@ -47,10 +47,8 @@ def main(
     """Cut, refit, measure."""
     torch.set_num_threads(1)
     teacher = load_network("narrow-large-float").eval()
-    train, settings = (
-        load_folder(data / "train_small"),
-        tomllib.loads(Path(__file__).with_name("scalable.toml").read_text()),
-    )
+    train = load_folder(data / "train_small")
+    settings = tomllib.loads(Path(__file__).with_name("scalable.toml").read_text(encoding="utf-8"))
     middles = []
     for picture in load_folder(data / "val")[:12]:
         top, left = ((side - SIDE) // 2 for side in picture.shape[1:])

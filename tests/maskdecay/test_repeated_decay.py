@@ -254,8 +254,10 @@ def test_a_cut_says_how_its_branches_run_and_what_chooses_channels(large, plan):
     cut = md.Cut(batches=[{"x": X}], run=run, importance="fisher")
     with pytest.raises(ValueError, match=r"importance 'fisher' .*pass show="):
         md.grow_ensemble(large, plan, depths=1, decay=cut, train=idle)
-    md.grow_ensemble(large, plan, depths=2, decay=cut, train=idle, show=show)
+    ensemble = md.grow_ensemble(large, plan, depths=2, decay=cut, train=idle, show=show)
     assert show.branches == [0]
+    md.grow_ensemble(large, plan, depths=2, decay=cut, train=idle, show=show, start=ensemble, tuned=False)
+    assert show.branches == [0], "nothing is left to choose"
     assert set(ran) == {nn.Sequential, md.ResidualEnsemble}
 
 
