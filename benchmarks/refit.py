@@ -3,8 +3,9 @@
     python benchmarks/refit.py DATA
 
 DATA holds `train` and `val`. The bundled EVC Large loses the channels that Medium or Small lack, chosen by Fisher's
-importance; `md.refit` then fits the layers that read them. Cost is bpp + lambda * 255^2 * mse (summed over colours),
-mean over four rates and the middles of 16 pictures of `val`, by the network's own estimate of bits.
+importance; `md.refit` then fits the layers that read them, on some crops of 256 x 256. Cost is bpp + lambda * 255^2 *
+mse (summed over colours), mean over four rates and the middles of 16 pictures of `val`, by the network's own estimate
+of bits.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import datetime
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -42,7 +44,7 @@ def cost(network: EVC, pictures: Tensor) -> float:
     return fmean(rate_distortion(output, pictures, weight).loss.mean().item() for output, weight in outputs)
 
 
-def measure(target: str, train: list[Tensor], pictures: Tensor, seed: int) -> list[object]:
+def measure(target: str, crops: int, train: list[Tensor], pictures: Tensor, seed: int) -> list[object]:
     network = load_network("narrow-large-float").requires_grad_(True)
     plan = md.Plan.like(md.find_groups(network, example_for(network)), build_preset(target, seed=0))
     masks = md.insert_masks(network, plan)
@@ -51,15 +53,16 @@ def measure(target: str, train: list[Tensor], pictures: Tensor, seed: int) -> li
     network.zero_grad(set_to_none=True)
     masks.collapse("fisher")
     before, start = cost(network, pictures), time.process_time()
-    refit_on_crops(network, masks, train, SIDE, seed)
+    refit_on_crops(network, masks, train, SIDE, seed, crops)
     seconds = time.process_time() - start
     student = md.shrink(network, masks)
-    return [target, seed, f"{before:.3f}", f"{cost(student, pictures):.3f}", f"{seconds:.0f}"]
+    return [target, crops, seed, f"{before:.3f}", f"{cost(student, pictures):.3f}", f"{seconds:.0f}"]
 
 
 def main(
     data: Path,
     targets: Annotated[str, typer.Option(help="Presets, separated by commas.")] = "narrow-medium,narrow-small",
+    crops: Annotated[str, typer.Option(help="How many, separated by commas.")] = "8,32,128",
     seeds: int = 3,
     out: Path = Path("benchmarks/results"),
 ) -> None:
@@ -72,9 +75,14 @@ def main(
         top, left = ((side - SIDE) // 2 for side in picture.shape[1:])
         middles.append(picture[:, top : top + SIDE, left : left + SIDE])
     pictures = torch.stack(middles) / 255
-    rows = [measure(target, train, pictures, seed) for target in targets.split(",") for seed in range(seeds)]
+    rows = []
+    for target, count, seed in product(targets.split(","), map(int, crops.split(",")), range(seeds)):
+        rows.append(measure(target, count, train, pictures, seed))
+        print(*rows[-1], flush=True)
     whole = cost(load_network("narrow-large-float"), pictures)
-    table = tabulate(rows, ["student", "seed", "cut", "refitted", "seconds"], tablefmt="github", disable_numparse=True)
+    table = tabulate(
+        rows, ["student", "crops", "seed", "cut", "refitted", "seconds"], tablefmt="github", disable_numparse=True
+    )
     text = f"""# Refitting a network that was cut at once
 
     {" ".join(["python benchmarks/refit.py DATA", *sys.argv[2:]])}

@@ -53,11 +53,19 @@ class Processes:
         """Whether this process writes and talks."""
         return self.rank == 0
 
-    def wrap(self, objective: nn.Module) -> nn.Module:
-        """Let the gradients of a module be means over all processes."""
+    def wrap(self, objective: nn.Module, *, rests: bool = False) -> nn.Module:
+        """Let the gradients of a module be means over all processes.
+
+        Args:
+            objective: gives the loss.
+            rests: whether parts that are trained have no share in some losses.
+        """
         if self._accelerator is None:
             return objective
+        from accelerate import DistributedDataParallelKwargs
+
         self._accelerator.free_memory()  # the module of the stage before
+        self._accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=rests)
         return self._accelerator.prepare_model(objective)
 
     @torch.no_grad()

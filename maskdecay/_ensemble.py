@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn, stack
 from torch.utils import _pytree as pytree
 
@@ -94,13 +95,15 @@ class ResidualEnsemble(nn.Module):
         total: list[Tensor] = []
         layout: Any = None
         for number, branch in enumerate(self.branches[:depth]):
-            own, form = pytree.tree_flatten(branch(*args, **kwargs))
+            teaches = every or number == depth - 1
+            with torch.set_grad_enabled(torch.is_grad_enabled() and teaches):
+                own, form = pytree.tree_flatten(branch(*args, **kwargs))
             if number == 0:
                 layout = form
                 _check_tensors(own)
             else:
                 _check_alike(number, (form, own), (layout, total))
-            if every or number == depth - 1:
+            if teaches:
                 mean = [(a + b) / (number + 1) for a, b in zip(total, own, strict=True)] if number else own
                 found.append(pytree.tree_unflatten(mean, layout))
             own = [leaf.detach() for leaf in own]

@@ -1,14 +1,16 @@
-"""The arms: what each does with its minutes, from the same teacher to a network with an effort or without.
+"""The arms: what each does with its budget, from the same teacher to a network with an effort or without.
 
 - grown: small encoders cut from the teacher's one after the other, which keep other channels each, are fitted by least
   squares to what those before them left, and learn it; then all together. Ours.
 - grown-N: N encoders by the same.
 - decayed: by repeated mask decay as published: all encoders keep the same channels.
-- independent: as many small encoders, each trained from random weights on its own before the teacher's decoder; effort
-  e takes the mean of the first e; then all together.
+- apart: by repeated mask decay, but encoders keep other channels each: the trainer's default.
+- independent: as many small encoders, each cut from the teacher's and trained on its own before the teacher's decoder,
+  without regard to the others; effort e takes the mean of the first e; then all together.
+- fresh: the same, from random weights.
 - together: as many from random weights, trained at all efforts from the first step: residual representation, no decay.
 - slimmed: one encoder at several widths, trained at all of them.
-- small: one small encoder before the teacher's decoder, by mask decay, with all the minutes.
+- small: one small encoder before the teacher's decoder, by mask decay, with the whole budget.
 - teacher: trained on for as long.
 """
 
@@ -18,20 +20,23 @@ import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from cut import cut_encoders
 from maskdecay.codecs._train_checkpoint import Checkpoints
 from maskdecay.codecs._train_hooks import Hooks
 from maskdecay.codecs.evc import EVC, SCALABLE_PRESETS, ScalableEVC, TrainConfig
 from maskdecay.codecs.evc._presets import build_seeded
-from maskdecay.codecs.evc._students import StudentConfig, example_for
+from maskdecay.codecs.evc._students import StudentConfig, count_student_encoders, example_for
 from maskdecay.codecs.evc._train_growth import load_base
 from maskdecay.codecs.evc._train_stages import train_stages
 from safetensors.torch import load_file, save_file
 from slimmed import Slimmed, plan_levels, rank_channels
-from torch import Tensor
+from torch import Tensor, nn
+from work import growth_work, step_work
 
 import maskdecay as md
 
@@ -47,7 +52,7 @@ class Lab:
     Args:
         teacher: trained, with float priors.
         images: to train on.
-        config: of a whole arm; its seed is that of the run.
+        config: how to train; each part gets its own steps. Its seed is that of the run.
         settings: the config file.
         folder: of the run, for parts that are done and checkpoints.
         stops: asked after each step whether to stop, after a checkpoint.
@@ -73,6 +78,7 @@ class Lab:
         *,
         student: StudentConfig | None = None,
         fresh: bool = False,
+        counted: EVC | None = None,
     ) -> EVC:
         """Train a network for a share of the budget; a part that is done is read, one that was stopped goes on.
 
@@ -82,22 +88,25 @@ class Lab:
             share: of the arm's budget.
             student: to make of it.
             fresh: whether it begins at random.
+            counted: whose steps the budget counts, where the network computes more than it would have to.
         """
         path = self.folder / f"{name}.safetensors"
         kind = "student" if student is not None else "fresh" if fresh else "teacher" if name == "teacher" else "trained"
-        config = self._share(share, kind)
         if path.exists() and student is None:
             network.load_state_dict(load_file(path))
             return network.eval()
         if path.exists():
             return _read_student(network, path)
         self.folder.mkdir(parents=True, exist_ok=True)
+        work = step_work(counted or network, self.config) if student is None else self._growth_work(student)
+        config = self._configure(share, kind, work)
         checkpoints = Checkpoints(
             Path(f"{path}.checkpoint"), {"part": name, "config": repr(config)}, _CHECKPOINT_SECONDS
         )
         hooks = Hooks(checkpoints=checkpoints, resume=checkpoints.there, stops=self.stops)
         trained = train_stages(network, self.images, config, exact=False, student=student, hooks=hooks)
-        facts = {"steps": trained.steps, "stages": trained.stage_steps, "seconds": round(trained.seconds, 1)}
+        facts = {"steps": trained.steps, "stages": trained.stage_steps, "step_macs": round(work),
+                 "seconds": round(trained.seconds, 1)}  # fmt: skip
         path.with_suffix(".json").write_text(json.dumps(facts), encoding="utf-8")
         if student is None:
             save_file(trained.network.state_dict(), path)
@@ -115,16 +124,26 @@ class Lab:
         """Steps and seconds of each part."""
         return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))}
 
-    def _share(self, share: float, kind: str) -> TrainConfig:
-        """The budget's share, at the rates of its kind; the trainer of students halves the learning rate by itself."""
-        whole, fresh = self.config, kind == "fresh"
+    @cached_property
+    def _budget(self) -> float:
+        """Of the whole arm, in multiply-accumulates: what so many steps of the teacher cost."""
+        return self.settings["teacher_steps"] * step_work(self.teacher, self.config)
+
+    def _growth_work(self, student: StudentConfig) -> float:
+        encoders = count_student_encoders(student)
+        assert encoders is not None
+        small = _fresh_encoder(self, 0)
+        return growth_work(self.teacher, small, self.config, encoders=encoders, decay_share=student.decay_share)
+
+    def _configure(self, share: float, kind: str, work: float) -> TrainConfig:
+        """As many steps as a share of the budget allows, at the rates of a kind; students halve them by themselves."""
+        learning_rate = self.config.learning_rate * (0.5 if kind in ("trained", "teacher") else 1.0)
         return replace(
-            whole,
-            steps=None if whole.steps is None else max(1, round(share * whole.steps)),
-            seconds=None if whole.seconds is None else share * whole.seconds,
-            learning_rate=whole.learning_rate * (0.5 if kind in ("trained", "teacher") else 1.0),
+            self.config,
+            steps=max(1, round(share * self._budget / work)),
+            learning_rate=learning_rate,
             trunk_share=self.settings["trunk_share"][kind],
-            warmup=0.05 if fresh else 0.0,
+            warmup=0.05 if kind == "fresh" else 0.0,
         )
 
 
@@ -149,17 +168,38 @@ def _decayed(lab: Lab) -> EVC:
     return lab.part(copy.deepcopy(lab.teacher), "decayed", 1.0, student=student)
 
 
+def _apart(lab: Lab) -> EVC:
+    student = lab.student(lab.encoders, decay_share=0.5)
+    return lab.part(copy.deepcopy(lab.teacher), "apart", 1.0, student=student)
+
+
 def _independent(lab: Lab) -> EVC:
+    def cut(number: int) -> nn.Module:
+        if (lab.folder / f"independent-{number + 1}.safetensors").exists():
+            return _fresh_encoder(lab, number)
+        config = replace(lab.config, seed=1000 * lab.config.seed + number)
+        small = lab.settings["small"]
+        return cut_encoders(lab.teacher, lab.images, small, config, depths=1, reuse=1.0).branches[0]
+
+    return _one_by_one(lab, "independent", cut)
+
+
+def _fresh(lab: Lab) -> EVC:
+    return _one_by_one(lab, "fresh", partial(_fresh_encoder, lab), fresh=True)
+
+
+def _one_by_one(lab: Lab, name: str, make: Callable[[int], nn.Module], *, fresh: bool = False) -> EVC:
+    """Encoders trained without regard to each other, and then together."""
     share = (1 - lab.settings["joint"]) / lab.encoders
     found = []
     for number in range(lab.encoders):
         network = copy.deepcopy(lab.teacher)
-        network.enc = _fresh_encoder(lab, number)
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name.startswith("enc."))
-        found.append(lab.part(network, f"independent-{number + 1}", share, fresh=True).enc)
+        network.enc = make(number)
+        for own, parameter in network.named_parameters():
+            parameter.requires_grad_(own.startswith("enc."))
+        found.append(lab.part(network, f"{name}-{number + 1}", share, fresh=fresh).enc)
     network = ScalableEVC.around(copy.deepcopy(lab.teacher), md.ResidualEnsemble(found)).requires_grad_(True)
-    return lab.part(network, "independent", lab.settings["joint"])
+    return lab.part(network, name, lab.settings["joint"])
 
 
 def _together(lab: Lab) -> EVC:
@@ -177,7 +217,8 @@ def _slimmed(lab: Lab) -> EVC:
         order = rank_channels(network, plans[0], lab.images, lab.config)
         path.write_text(json.dumps(order), encoding="utf-8")
     slimmed = Slimmed(network.enc, plans, json.loads(path.read_text(encoding="utf-8")))
-    trained = lab.part(ScalableEVC.around(network, slimmed), "slimmed", 1.0)
+    counted = ScalableEVC.around(network, slimmed.separate(example))
+    trained = lab.part(ScalableEVC.around(network, slimmed), "slimmed", 1.0, counted=counted)
     encoders = trained.enc
     assert isinstance(encoders, Slimmed)
     return ScalableEVC.around(trained, encoders.separate(example))
@@ -193,7 +234,9 @@ def _teacher(lab: Lab) -> EVC:
 
 ARMS: dict[str, Callable[[Lab], EVC]] = {
     "decayed": _decayed,
+    "apart": _apart,
     "independent": _independent,
+    "fresh": _fresh,
     "together": _together,
     "slimmed": _slimmed,
     "small": _small,

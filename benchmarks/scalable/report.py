@@ -18,8 +18,10 @@ from tabulate import tabulate
 
 COLOURS = {
     "grown": "#0072B2",
+    "apart": "#332288",
     "decayed": "#56B4E9",
     "independent": "#D55E00",
+    "fresh": "#882255",
     "together": "#E69F00",
     "slimmed": "#009E73",
     "small": "#CC79A7",
@@ -30,8 +32,9 @@ EXPLAINED = """
 BD-rate is against the arm `teacher` of the same seed (bits for the same PSNR, by the networks' own estimate); cost is
 bpp + lambda * 255² * mse, mean over rates and pictures. Encoder MACs are per pixel. Milliseconds are of the encoder
 alone by `fast`, one thread, all in turns in one run; the ratio says how many times as fast as the teacher's it is. The
-slimmed encoder is trained with all channels multiplied by 0 or 1, so its training steps cost about a seventh more than
-steps at its true widths would.
+budget counts convolutions and matrix products of all training steps, forward and backward, not what chooses channels
+and fits least squares. Steps of the slimmed encoder are counted at its true widths, though they are computed with all
+channels multiplied by 0 or 1. Minutes are all that an arm's training took, beside other work on the machine.
 """
 Runs = list[dict[str, Any]]
 
@@ -59,9 +62,10 @@ def render(runs: Runs, timed: Mapping[str, Any] | None) -> str:
         cost = [found["cost"] for _, found in own]
         rows.append([arm, effort or "", len(own), f"{fmean(f['encoder_macs'] for _, f in own):,.0f}",
                      *_times(timed, arm, effort), _spread(_bd_rates(runs, own), 1), _spread(cost, 4), _ends(own),
-                     ", ".join(str(_steps(run)) for run, _ in own)])  # fmt: skip
+                     ", ".join(f"{_sum(run, 'steps'):,.0f}" for run, _ in own),
+                     ", ".join(f"{_sum(run, 'seconds') / 60:.0f}" for run, _ in own)])  # fmt: skip
     head = ["arm", "effort", "n", "encoder MACs", "encoder ms", "times as fast", "BD-rate, %", "cost",
-            "first and last point", "steps"]  # fmt: skip
+            "first and last point", "steps", "minutes"]  # fmt: skip
     table = tabulate(rows, head, tablefmt="github", disable_numparse=True)
     return (
         "\n\n".join(["# The scalable encoder and its alternatives", _about(runs, timed), EXPLAINED.strip(), table])
@@ -130,8 +134,8 @@ def _ends(own: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
     return " to ".join(f"{fmean(p['bpp'] for p in e):.3f} bpp / {fmean(p['psnr'] for p in e):.2f} dB" for e in ends)
 
 
-def _steps(run: Mapping[str, Any]) -> int:
-    return sum(part["steps"] for part in run["parts"].values())
+def _sum(run: Mapping[str, Any], what: str) -> float:
+    return sum(part[what] for part in run["parts"].values())
 
 
 def _about(runs: Runs, timed: Mapping[str, Any] | None) -> str:
@@ -142,7 +146,8 @@ def _about(runs: Runs, timed: Mapping[str, Any] | None) -> str:
         lines.append(
             f"- {key}: " + "; ".join(f"`{value}`" for value in dict.fromkeys(str(one[key]) for one in sources))
         )
+    steps, images = runs[0]["config"]["teacher_steps"], runs[0]["images"]
     lines.append(
-        f"- budget of each arm: `{json.dumps(runs[0]['config']['budget'])}`, {runs[0]['images']} test pictures"
+        f"- budget of each arm: the multiply-accumulates of {steps:,} steps of the teacher; {images} test pictures"
     )
     return "\n".join(lines)

@@ -142,9 +142,8 @@ def make_lab(
     """What an arm works with."""
     network = load_network(teacher)
     add_preset(network, settings["small"])
-    budget, training = settings["budget"], {k: v for k, v in settings["training"].items() if k != "strength"}
-    seconds = None if "minutes" not in budget else 60 * budget["minutes"]
-    config = TrainConfig(steps=budget.get("steps"), seconds=seconds, seed=seed, **training)
+    training = {key: value for key, value in settings["training"].items() if key != "strength"}
+    config = TrainConfig(steps=settings["teacher_steps"], seed=seed, **training)
     folder = out / "weights" / f"{arm}.s{seed}"
     return Lab(teacher=network, images=images, config=config, settings=settings, folder=folder, stops=stops)
 

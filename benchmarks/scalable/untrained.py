@@ -12,18 +12,14 @@ from __future__ import annotations
 
 import datetime
 import sys
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
+from cut import cut_encoders
 from maskdecay.codecs import load_folder
-from maskdecay.codecs._train_processes import Processes
-from maskdecay.codecs.evc import EVC, ScalableEVC, TrainConfig, load_network, rate_to_lambda
-from maskdecay.codecs.evc._students import example_for
-from maskdecay.codecs.evc._train_decay import observe_channels, refit_crops
+from maskdecay.codecs.evc import ScalableEVC, TrainConfig, load_network, rate_to_lambda
 from maskdecay.profiling._environment import environment_of
 from tabulate import tabulate
 from torch import Tensor
@@ -54,9 +50,10 @@ def main(
         top, left = ((side - SIDE) // 2 for side in picture.shape[1:])
         middles.append(picture[:, top : top + SIDE, left : left + SIDE])
     pictures = torch.stack(middles) / 255
-    rows = []
+    rows, config = [], TrainConfig(steps=1, batch_size=2, crop=SIDE, seed=0)
     for factor in map(float, reuse.split(",")):
-        grown = grow(teacher, train, settings, factor)
+        encoders = cut_encoders(teacher, train, settings["small"], config, depths=settings["encoders"], reuse=factor)
+        grown = ScalableEVC.around(teacher, encoders).eval()
         rows.append([factor, *(f"{cost:.3f}" for cost in costs(grown, pictures))])
         print(*rows[-1])
     head = ["reuse", *(f"effort {effort}" for effort in range(1, settings["encoders"] + 1))]
@@ -72,23 +69,6 @@ Cost of the teacher: {whole:.3f}. `reuse` is that of `md.grow_ensemble`: at 1 al
 {environment_of(torch.device("cpu"))}, {datetime.date.today()}.
 """
     (out / "untrained.md").write_text(text, encoding="utf-8")
-
-
-def grow(teacher: EVC, train: list[Tensor], settings: dict, reuse: float) -> ScalableEVC:
-    """Several small encoders before the teacher's decoder, not trained."""
-    small = EVC(replace(teacher.config, encoder=(*settings["small"], teacher.config.latent)))
-    plan = md.Plan.like(md.find_groups(teacher.enc, example_for(teacher)), small.enc)
-
-    def show(encoders: md.ResidualEnsemble, observe: Callable[[], None]) -> None:
-        network = ScalableEVC.around(teacher, encoders).requires_grad_(True)
-        config = TrainConfig(steps=1, batch_size=2, crop=SIDE, seed=0)
-        observe_channels(observe, network, train, config, Processes(), 32)
-
-    cut = md.Cut(batches=refit_crops(teacher, train, SIDE, 0), importance="fisher")
-    grown = md.grow_ensemble(
-        teacher.enc, plan, depths=settings["encoders"], decay=cut, train=lambda *_: None, show=show, reuse=reuse
-    )
-    return ScalableEVC.around(teacher, grown).eval()
 
 
 @torch.no_grad()

@@ -70,7 +70,7 @@ class ScalableEVC(EVC):
         self,
         x: Float[Tensor, "batch 3 height width"],
         q_scale: int | float | Float[Tensor, ""] | Float[Tensor, " batch"] = 1.0,
-        effort: int | None = None,
+        effort: int | Int[Tensor, " batch"] | None = None,
     ) -> EVCOutput:
         """Code images and estimate bits, as `EVC` does.
 
@@ -79,7 +79,7 @@ class ScalableEVC(EVC):
         Args:
             x: RGB in [0, 1] of any size.
             q_scale: factor on the quantiser step, one for all or one per image.
-            effort: 1 to `depths`; all encoders by default.
+            effort: 1 to `depths`, one for all or one per image; all encoders by default.
 
         Raises:
             ValueError: there is no such effort, or `x` or `q_scale` do not fit.
@@ -88,10 +88,24 @@ class ScalableEVC(EVC):
         return self.output(self.encode(x, effort), q_scale, x.shape[2], x.shape[3])
 
     def encode(
-        self, x: Float[Tensor, "batch 3 height width"], effort: int | None = None
+        self, x: Float[Tensor, "batch 3 height width"], effort: int | Int[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch latent latent_height latent_width"]:
-        """Latents before division by `step`, from the first `effort` encoders; no other runs."""
-        return self.enc(pad_images(x), depth=effort)
+        """Latents before division by `step`, from the first `effort` encoders; no other runs.
+
+        Args:
+            x: RGB in [0, 1] of any size.
+            effort: one for all or one per image, as `choose_effort` gives; all encoders by default.
+
+        Raises:
+            ValueError: there is no such effort, or not one per image.
+        """
+        padded = pad_images(x)
+        if not isinstance(effort, Tensor):
+            return self.enc(padded, depth=effort)
+        if effort.shape != (len(x),):
+            raise ValueError(f"effort of shape {tuple(effort.shape)} must be one number for each of {len(x)} images")
+        by_effort = [self.enc(padded[effort == own], depth=own) for own in effort.unique().tolist()]
+        return torch.cat(by_effort)[effort.argsort(stable=True).argsort()]
 
     def encode_all(
         self, x: Float[Tensor, "batch 3 height width"]

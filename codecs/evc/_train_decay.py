@@ -38,16 +38,18 @@ class Decaying(_train_decay.Decaying):
         return self.shrink(example_for(self.network))
 
 
-def refit_crops(network: EVC, images: Sequence[Tensor], crop: int, seed: int) -> list[Tensor]:
-    """`REFIT_CROPS` crops for `network`, some at a time."""
-    crops = CropSampler(images, crop, torch.Generator().manual_seed(seed)).batch(REFIT_CROPS).to(network.q_basic)
+def refit_crops(network: EVC, images: Sequence[Tensor], crop: int, seed: int, count: int = REFIT_CROPS) -> list[Tensor]:
+    """So many crops for `network`, some at a time."""
+    crops = CropSampler(images, crop, torch.Generator().manual_seed(seed)).batch(count).to(network.q_basic)
     return list(crops.split(_AT_ONCE))
 
 
-def refit_on_crops(network: EVC, masks: md.Masks, images: Sequence[Tensor], crop: int, seed: int) -> None:
+def refit_on_crops(
+    network: EVC, masks: md.Masks, images: Sequence[Tensor], crop: int, seed: int, count: int = REFIT_CROPS
+) -> None:
     """Fit what reads pruned channels, on `refit_crops` at evenly spread rates; see `md.refit`."""
-    scales = network.rate_to_q_scale((torch.arange(REFIT_CROPS) + 0.5) / REFIT_CROPS * MAX_RATE)
-    batches = list(zip(refit_crops(network, images, crop, seed), scales.split(_AT_ONCE), strict=True))
+    scales = network.rate_to_q_scale((torch.arange(count) + 0.5) / count * MAX_RATE)
+    batches = list(zip(refit_crops(network, images, crop, seed, count), scales.split(_AT_ONCE), strict=True))
     md.refit(network, masks, batches, run=lambda batch: network(*batch))
 
 
@@ -84,8 +86,6 @@ def observe_channels(
     config: TrainConfig,
     processes: Processes,
     batches: int,
-    *,
-    newest: bool = False,
 ) -> None:
     """Show masks the gradients of some batches, of all processes, without a change of the weights.
 
@@ -96,14 +96,13 @@ def observe_channels(
         config: of the stage to come.
         processes: which share the gradients.
         batches: how many.
-        newest: see `Objective`.
     """
     device = processes.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         generator = torch.Generator().manual_seed(config.seed + processes.rank)
         torch.manual_seed(config.seed + processes.rank)
         sampler = CropSampler(images, config.crop, generator)
-        objective = processes.wrap(Objective(network.train(), config.lambdas, newest=newest))
+        objective = processes.wrap(Objective(network.train(), config.lambdas))
         for _ in range(batches):
             rates = torch.rand(config.batch_size, generator=generator) * MAX_RATE
             network.zero_grad(set_to_none=True)

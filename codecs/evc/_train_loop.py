@@ -13,6 +13,7 @@ from .._train_loop import TrainLoop
 from .._train_processes import Processes
 from ._network import EVC
 from ._rates import MAX_RATE
+from ._scalable import ScalableEVC
 from ._train_config import TrainConfig
 from ._train_objective import Costs, Objective
 from ._train_optimizer import build_optimizer
@@ -48,7 +49,8 @@ class Loop(TrainLoop):
 
     Args:
         processes: where it runs; with several, each draws its own crops and `config.batch_size` is per process.
-        newest: see `Objective`.
+        newest: of a network with several encoders, train the last alone, at full effort; else all, each crop at an
+            effort drawn at random: a step costs one decoding, where all efforts of each crop would cost one each.
     """
 
     network: EVC
@@ -77,7 +79,9 @@ class Loop(TrainLoop):
             trunk_share=config.trunk_share,
             parameters=parameters,
         )
-        self.objective = processes.wrap(Objective(network, config.lambdas, processes.half, newest=newest))
+        self.depths = network.depths if isinstance(network, ScalableEVC) and not newest else 0
+        objective = Objective(network, config.lambdas, processes.half)
+        self.objective = processes.wrap(objective, rests=self.depths > config.batch_size)
         super().__init__(
             network,
             optimizer,
@@ -98,7 +102,14 @@ class Loop(TrainLoop):
         size, device = self.config.batch_size, self.processes.device
         batch = self.sampler.batch(size).to(device)
         rates = (torch.rand(size, generator=self.generator) * MAX_RATE).to(device)
-        return self.objective(batch, rates)
+        return self.objective(batch, rates, self._draw_efforts(size, device))
+
+    def _draw_efforts(self, size: int, device: torch.device) -> Tensor | None:
+        """An effort for each crop, as many different ones as there can be."""
+        if not self.depths:
+            return None
+        rounds = [torch.randperm(self.depths, generator=self.generator) for _ in range(-(-size // self.depths))]
+        return torch.cat(rounds)[:size].to(device) + 1
 
     def describe(self, costs: Costs, norm: Tensor) -> TrainStep:
         """In figures."""

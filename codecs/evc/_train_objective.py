@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 import maskdecay as md
@@ -17,7 +17,6 @@ from .._integer_network import IntegerNetwork
 from ._network import EVC
 from ._objective import rate_distortion
 from ._rates import rate_to_lambda
-from ._scalable import ScalableEVC
 
 _TRANSFORMS = ("enc", "dec", "hyper_enc", "hyper_dec", "y_prior_fusion", "y_spatial_prior")
 
@@ -39,23 +38,29 @@ class Objective(nn.Module):
         lambdas: distortion weights of rates 0 and 63.
         half: what the transforms compute in, where that is not float32. Latents, probabilities, bits and priors in
             exact integers stay float32: rates would be wrong by percents in half precision, and integers not exact.
-        newest: of a network with several encoders, train the last alone, at full effort; else all, at all efforts.
     """
 
-    def __init__(
-        self, network: EVC, lambdas: tuple[float, float], half: torch.dtype | None = None, *, newest: bool = False
-    ) -> None:
+    def __init__(self, network: EVC, lambdas: tuple[float, float], half: torch.dtype | None = None) -> None:
         super().__init__()
-        self.network, self.lambdas, self.transforms_in, self.newest = network, lambdas, half, newest
+        self.network, self.lambdas, self.transforms_in = network, lambdas, half
 
-    def forward(self, crops: Float[Tensor, "batch 3 size size"], rates: Float[Tensor, " batch"]) -> Costs:
-        """Code the crops, each at its own rate in 0..63; means are over efforts too, where several are trained."""
+    def forward(
+        self,
+        crops: Float[Tensor, "batch 3 size size"],
+        rates: Float[Tensor, " batch"],
+        efforts: Int[Tensor, " batch"] | None = None,
+    ) -> Costs:
+        """Code the crops, each at its own rate in 0..63.
+
+        Args:
+            crops: RGB in [0, 1].
+            rates: one per crop.
+            efforts: of a network with several encoders, one per crop; all encoders run by default.
+        """
         q_scale, weights = self.network.rate_to_q_scale(rates), rate_to_lambda(rates, self.lambdas)
+        choice = () if efforts is None else (efforts,)
         with half_transforms(self.network, self.transforms_in):
-            if isinstance(self.network, ScalableEVC) and not self.newest:
-                costs = self.network.rate_distortion(crops, q_scale, weights)
-            else:
-                costs = rate_distortion(self.network(crops, q_scale), crops, weights)
+            costs = rate_distortion(self.network(crops, q_scale, *choice), crops, weights)
         quality = -10 * costs.mse.detach().clamp(min=1e-12).log10()
         return Costs(costs.loss.mean(), costs.bpp.mean(), quality.mean())
 

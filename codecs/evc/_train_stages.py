@@ -182,7 +182,7 @@ class _Training:
 
         def observe(index: int, network: EVC, call: Callable[[], None]) -> None:
             config = self._config(index, None)
-            observe_channels(call, network, self.images, config, self.processes, observed_batches(steps), newest=True)
+            observe_channels(call, network, self.images, config, self.processes, observed_batches(steps))
 
         return Growth(
             student=self.student,
@@ -208,7 +208,7 @@ class _Training:
         *,
         newest: bool = False,
     ) -> None:
-        """Train a network, masked where `decaying` says, from a base or a state; `newest` is that of `Objective`."""
+        """Train a network, masked where `decaying` says, from a base or a state; `newest` is that of `Loop`."""
         loop = self._loop(network, self._config(index, state), decaying, newest)
         if state is not None:
             restore_loop(loop, state)

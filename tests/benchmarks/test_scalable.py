@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from maskdecay.codecs.evc import EVC, EVCConfig, load_network
+from maskdecay.codecs.evc import EVC, SCALABLE_PRESETS, EVCConfig, load_network
 from maskdecay.codecs.evc._train_files import read_record
 from PIL import Image
 
 import maskdecay as md
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "scalable"
-NAMES = ("slimmed", "arms", "judge", "report", "run")
+NAMES = ("work", "cut", "slimmed", "arms", "judge", "report", "run")
 SETTINGS = {
     "arms": ["slimmed", "teacher"],
     "seeds": [0],
@@ -26,7 +26,7 @@ SETTINGS = {
     "small": [4, 4, 8],
     "levels": [[4, 4, 8], [8, 8, 8]],
     "joint": 0.35,
-    "budget": {"steps": 6},
+    "teacher_steps": 6,
     "training": {"batch_size": 1, "crop": 64, "strength": 0.1},
     "trunk_share": {"student": 0.4, "fresh": 1.0, "trained": 0.4, "teacher": 0.1},
 }
@@ -39,6 +39,7 @@ def lab():
     try:
         yield type("Lab", (), {name: importlib.import_module(name) for name in NAMES})
     finally:
+        SCALABLE_PRESETS.pop(sys.modules["arms"].PRESET, None)
         sys.path.remove(str(FOLDER))
         for name in NAMES:
             sys.modules.pop(name, None)
@@ -70,14 +71,18 @@ def test_arms_are_trained_judged_timed_and_reported(lab, made, tmp_path, monkeyp
     macs = {name: [one["encoder_macs"] for one in run["efforts"]] for name, run in runs.items()}
     assert [macs["slimmed.s0"][1]] == macs["teacher.s0"]
     assert macs["slimmed.s0"][0] < macs["slimmed.s0"][1]
-    assert {sum(part["steps"] for part in run["parts"].values()) for run in runs.values()} == {6}
+    parts = {name: run["parts"][name.removesuffix(".s0")] for name, run in runs.items()}
+    assert parts["teacher.s0"]["steps"] == 6
+    assert parts["slimmed.s0"]["steps"] * parts["slimmed.s0"]["step_macs"] == pytest.approx(
+        6 * parts["teacher.s0"]["step_macs"], rel=0.1
+    )
     assert not list(tmp_path.rglob("*.checkpoint"))
 
     monkeypatch.setattr(lab.run, "read", lambda _: SETTINGS)
     kept = tmp_path / "slimmed.safetensors"
     lab.run.weights(tmp_path / "config.toml", tmp_path, teacher, made / "photos", "slimmed", 0, kept)
     record = read_record(kept)
-    assert record["parts"]["slimmed"]["steps"] == 6
+    assert record["parts"]["slimmed"] == parts["slimmed.s0"]
     assert list(record["data"]["files"]) == ["a.png"]
     assert load_network(kept).depths == 2
 
@@ -103,7 +108,7 @@ def test_the_report_holds_efforts_against_the_teacher(lab, tmp_path):
             ]
             figures = {"encoder_macs": 1000.0 * effort, "cost": factor, "curve": curve}
             found.append({"effort": None if arm == "teacher" else effort, **figures})
-        parts, config = {arm: {"steps": 7}}, {"budget": {"minutes": 40}}
+        parts, config = {arm: {"steps": 7, "seconds": 90}}, {"teacher_steps": 1500}
         return {"arm": arm, "seed": 0, "efforts": found, "images": 2, "parts": parts, "config": config, **told}
 
     (tmp_path / "runs").mkdir()

@@ -1,5 +1,6 @@
 """Scalable EVC: the public code's values, one effort at a time and all at once."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +89,20 @@ def test_all_efforts_equal_one_at_a_time_at_rates_of_their_own(tiny: ScalableEVC
         torch.testing.assert_close(costs.loss[effort - 1], bpp + weights * 255**2 * 3 * mse, rtol=1e-4, atol=1e-3)
 
 
+@torch.no_grad()
+def test_each_image_may_have_an_effort_of_its_own(tiny: ScalableEVC) -> None:
+    x = torch.rand(5, 3, 40, 70)
+    efforts = torch.tensor([3, 1, 2, 1, 3])
+    mixed = tiny.encode(x, efforts)
+    for image, effort, latents in zip(x, efforts.tolist(), mixed, strict=True):
+        torch.testing.assert_close(latents, tiny.encode(image[None], effort)[0], rtol=0, atol=1e-3)
+    assert tiny(x, 1.0, tiny.choose_effort(x, 1.0, 0.01)).x_hat.shape == x.shape
+    with pytest.raises(ValueError, match=r"effort of shape \(2,\) must be .* each of 5 images"):
+        inspect.unwrap(ScalableEVC.encode)(tiny, x, torch.tensor([1, 2]))  # past the types that tests check
+    with pytest.raises(ValueError, match="depth=4 is none of 1 to 3"):
+        tiny(x, 1.0, torch.tensor([1, 2, 3, 4, 1]))
+
+
 def test_the_loss_of_an_effort_teaches_its_last_encoder(tiny: ScalableEVC) -> None:
     tiny.train()
     x = torch.rand(1, 3, 64, 64)
@@ -97,6 +112,9 @@ def test_the_loss_of_an_effort_teaches_its_last_encoder(tiny: ScalableEVC) -> No
     tiny.zero_grad()
     tiny.rate_distortion(x, 1.0, 0.01).loss.mean().backward()
     assert _taught(tiny) == [True, True, True]
+    tiny.zero_grad()
+    tiny(x.repeat(2, 1, 1, 1), 1.0, torch.tensor([3, 1])).x_hat.square().mean().backward()
+    assert _taught(tiny) == [True, False, True]
 
 
 def _taught(network: ScalableEVC) -> list[bool]:

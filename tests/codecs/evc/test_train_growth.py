@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,8 @@ from maskdecay.codecs.evc import (
 )
 from maskdecay.codecs.evc._students import StudentConfig, count_student_encoders, plan_encoder, plan_student
 from maskdecay.codecs.evc._train_files import read_record
-from maskdecay.codecs.evc._train_objective import Objective
+from maskdecay.codecs.evc._train_loop import Loop
+from maskdecay.codecs.evc._train_objective import Costs, Objective
 from maskdecay.codecs.evc._train_optimizer import suits_muon
 from maskdecay.codecs.evc._train_plan import plan_stages
 from maskdecay.codecs.evc._train_stages import Trained, train_stages
@@ -221,18 +223,19 @@ def test_what_cannot_grow_is_refused(teacher: EVC, images: list[torch.Tensor], s
         plan_encoder(EVC(SCALABLE_PRESETS["thin"]).eval().enc, student, torch.rand(1, 3, 64, 64))
 
 
-def test_several_encoders_train_together_at_all_efforts(images: list[torch.Tensor]) -> None:
+def test_several_encoders_train_together_each_crop_at_an_effort(images: list[torch.Tensor]) -> None:
     torch.manual_seed(0)
     network = ScalableEVC(TEACHER, depths=2)
-    x, rates = torch.rand(2, 3, 64, 64), torch.tensor([5.0, 60.0])
+    x, rates, efforts = torch.rand(2, 3, 64, 64), torch.tensor([5.0, 60.0]), torch.tensor([2, 1])
     network.eval()
-    both, last = (Objective(network, (0.002, 0.03), newest=newest)(x, rates) for newest in (False, True))
+    found = Objective(network, (0.002, 0.03))(x, rates, efforts)
     costs = network.rate_distortion(x, network.rate_to_q_scale(rates), 0.002 * 15 ** (rates / 63))
-    torch.testing.assert_close(both.loss, costs.loss.mean(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.loss, (costs.loss[1, 0] + costs.loss[0, 1]) / 2, rtol=1e-4, atol=1e-4)
+    last = Objective(network, (0.002, 0.03))(x, rates)
     torch.testing.assert_close(last.loss, costs.loss[1].mean(), rtol=1e-4, atol=1e-4)
-    half = Objective(network, (0.002, 0.03), torch.bfloat16)(x, rates)
-    torch.testing.assert_close(half.loss, both.loss, rtol=0.05, atol=0)
-    assert not torch.equal(half.loss, both.loss)
+    half = Objective(network, (0.002, 0.03), torch.bfloat16)(x, rates, efforts)
+    torch.testing.assert_close(half.loss, found.loss, rtol=0.05, atol=0)
+    assert not torch.equal(half.loss, found.loss)
     before = copy.deepcopy(network.state_dict())
     train(network, images, replace(CONFIG, steps=2))
     moved = {
@@ -241,6 +244,32 @@ def test_several_encoders_train_together_at_all_efforts(images: list[torch.Tenso
         if "branches" in key and not torch.equal(before[key], network.state_dict()[key])
     }
     assert moved == {"0", "1"}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_efforts_in_a_batch_differ_where_they_can(
+    images: list[torch.Tensor], batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    loop = Loop(ScalableEVC(TEACHER, depths=3), images, replace(CONFIG, batch_size=batch))
+    seen: list[Any] = []
+
+    def see(crops: torch.Tensor, rates: torch.Tensor, efforts: torch.Tensor | None) -> Costs:
+        seen.append(efforts)
+        return Costs(*torch.zeros(3))
+
+    monkeypatch.setattr(loop, "objective", see)
+    for _ in range(12):
+        loop.costs()
+    assert {effort for efforts in seen for effort in efforts.tolist()} == {1, 2, 3}
+    for efforts in seen:
+        counts = torch.bincount(efforts, minlength=4)[1:]
+        assert len(efforts) == batch
+        assert counts.max() - counts.min() <= 1
+    newest = Loop(ScalableEVC(TEACHER, depths=3), images, CONFIG, newest=True)
+    monkeypatch.setattr(newest, "objective", see)
+    newest.costs()
+    assert seen[-1] is None
 
 
 def test_ends_of_every_encoder_are_no_matrices_for_muon() -> None:

@@ -57,6 +57,8 @@ def test_processes_end_with_equal_weights_stopped_or_not(tmp_path: Path) -> None
     for found in (other, *resumed):
         assert found.keys() == whole.keys()
         assert all(torch.equal(found[name], whole[name]) for name in whole)
+    scalable = [load_file(tmp_path / f"scalable-{rank}.safetensors") for rank in range(2)]
+    assert all(torch.equal(scalable[0][name], scalable[1][name]) for name in scalable[0])
     steps = [load_file(tmp_path / f"steps-{rank}.safetensors")["steps"].item() for rank in range(2)]
     assert steps[0] == steps[1] > 0
 

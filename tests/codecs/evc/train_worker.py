@@ -12,7 +12,7 @@ import torch
 from maskdecay.codecs._train_checkpoint import Checkpoints
 from maskdecay.codecs._train_hooks import Hooks, TrainingStopped
 from maskdecay.codecs._train_processes import Processes
-from maskdecay.codecs.evc import EVC, EVCConfig, TrainConfig, _network
+from maskdecay.codecs.evc import EVC, EVCConfig, ScalableEVC, TrainConfig, _network
 from maskdecay.codecs.evc._students import StudentConfig
 from maskdecay.codecs.evc._train_objective import Objective
 from maskdecay.codecs.evc._train_stages import train_stages
@@ -68,6 +68,10 @@ def whole(processes: Processes, folder: Path) -> None:
     config = replace(CONFIG, steps=None, seconds=1.5)
     boxed = train_stages(build(processes.rank), images, config, exact=False, processes=processes)
     save_file({"steps": torch.tensor(boxed.steps)}, folder / f"steps-{processes.rank}.safetensors")
+    torch.manual_seed(processes.rank)
+    scalable = ScalableEVC(build(0).config, depths=3)  # more encoders than crops in a step: one rests
+    several = train_stages(scalable, images, CONFIG, exact=False, processes=processes)
+    save_file(several.network.state_dict(), folder / f"scalable-{processes.rank}.safetensors")
 
 
 if __name__ == "__main__":

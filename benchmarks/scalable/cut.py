@@ -1,0 +1,41 @@
+"""Small encoders cut from a teacher's, fitted by least squares, and not trained yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from maskdecay.codecs._train_processes import Processes
+from maskdecay.codecs.evc import EVC, ScalableEVC, TrainConfig
+from maskdecay.codecs.evc._students import example_for
+from maskdecay.codecs.evc._train_decay import observe_channels, refit_crops
+from torch import Tensor
+
+import maskdecay as md
+
+_OBSERVED = 32
+"""Batches that tell which channels matter."""
+
+
+def cut_encoders(
+    teacher: EVC, images: Sequence[Tensor], small: Sequence[int], config: TrainConfig, *, depths: int, reuse: float
+) -> md.ResidualEnsemble:
+    """As many as `depths`, each fitted to what those before it leave.
+
+    Args:
+        teacher: stays as it is.
+        images: for crops.
+        small: c2, c4, c8 of an encoder.
+        config: its seed is that of the crops.
+        depths: how many.
+        reuse: see `md.grow_ensemble`.
+    """
+    shape = EVC(replace(teacher.config, encoder=(*small, teacher.config.latent)))
+    plan = md.Plan.like(md.find_groups(teacher.enc, example_for(teacher)), shape.enc)
+
+    def show(encoders: md.ResidualEnsemble, observe: Callable[[], None]) -> None:
+        network = ScalableEVC.around(teacher, encoders).requires_grad_(True)
+        observe_channels(observe, network, images, config, Processes(), _OBSERVED)
+
+    cut = md.Cut(batches=refit_crops(teacher, images, config.crop, config.seed), importance="fisher")
+    return md.grow_ensemble(teacher.enc, plan, depths=depths, decay=cut, train=lambda *_: None, show=show, reuse=reuse)
