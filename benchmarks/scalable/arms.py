@@ -76,8 +76,8 @@ class Lab:
         name: str,
         share: float,
         *,
+        kind: str = "student",
         student: StudentConfig | None = None,
-        fresh: bool = False,
         counted: EVC | None = None,
     ) -> EVC:
         """Train a network for a share of the budget; a part that is done is read, one that was stopped goes on.
@@ -86,12 +86,11 @@ class Lab:
             network: to train in place; the student is another one.
             name: of the part.
             share: of the arm's budget.
+            kind: of part, whose learning rates the config tells.
             student: to make of it.
-            fresh: whether it begins at random.
             counted: whose steps the budget counts, where the network computes more than it would have to.
         """
         path = self.folder / f"{name}.safetensors"
-        kind = "student" if student is not None else "fresh" if fresh else "teacher" if name == "teacher" else "trained"
         if path.exists() and student is None:
             network.load_state_dict(load_file(path))
             return network.eval()
@@ -136,12 +135,11 @@ class Lab:
         return growth_work(self.teacher, small, self.config, encoders=encoders, decay_share=student.decay_share)
 
     def _configure(self, share: float, kind: str, work: float) -> TrainConfig:
-        """As many steps as a share of the budget allows, at the rates of a kind; students halve them by themselves."""
-        learning_rate = self.config.learning_rate * (0.5 if kind in ("trained", "teacher") else 1.0)
+        """As many steps as a share of the budget allows, at the rates of a kind."""
         return replace(
             self.config,
             steps=max(1, round(share * self._budget / work)),
-            learning_rate=learning_rate,
+            learning_rate=self.config.learning_rate * self.settings["rate_share"][kind],
             trunk_share=self.settings["trunk_share"][kind],
             warmup=0.05 if kind == "fresh" else 0.0,
         )
@@ -181,14 +179,14 @@ def _independent(lab: Lab) -> EVC:
         small = lab.settings["small"]
         return cut_encoders(lab.teacher, lab.images, small, config, depths=1, reuse=1.0).branches[0]
 
-    return _one_by_one(lab, "independent", cut)
+    return _one_by_one(lab, "independent", cut, kind="alone")
 
 
 def _fresh(lab: Lab) -> EVC:
-    return _one_by_one(lab, "fresh", partial(_fresh_encoder, lab), fresh=True)
+    return _one_by_one(lab, "fresh", partial(_fresh_encoder, lab), kind="fresh")
 
 
-def _one_by_one(lab: Lab, name: str, make: Callable[[int], nn.Module], *, fresh: bool = False) -> EVC:
+def _one_by_one(lab: Lab, name: str, make: Callable[[int], nn.Module], *, kind: str) -> EVC:
     """Encoders trained without regard to each other, and then together."""
     share = (1 - lab.settings["joint"]) / lab.encoders
     found = []
@@ -197,14 +195,14 @@ def _one_by_one(lab: Lab, name: str, make: Callable[[int], nn.Module], *, fresh:
         network.enc = make(number)
         for own, parameter in network.named_parameters():
             parameter.requires_grad_(own.startswith("enc."))
-        found.append(lab.part(network, f"{name}-{number + 1}", share, fresh=fresh).enc)
+        found.append(lab.part(network, f"{name}-{number + 1}", share, kind=kind).enc)
     network = ScalableEVC.around(copy.deepcopy(lab.teacher), md.ResidualEnsemble(found)).requires_grad_(True)
-    return lab.part(network, name, lab.settings["joint"])
+    return lab.part(network, name, lab.settings["joint"], kind="joint")
 
 
 def _together(lab: Lab) -> EVC:
     encoders = md.ResidualEnsemble([_fresh_encoder(lab, number) for number in range(lab.encoders)])
-    return lab.part(ScalableEVC.around(copy.deepcopy(lab.teacher), encoders), "together", 1.0, fresh=True)
+    return lab.part(ScalableEVC.around(copy.deepcopy(lab.teacher), encoders), "together", 1.0, kind="fresh")
 
 
 def _slimmed(lab: Lab) -> EVC:
@@ -218,7 +216,7 @@ def _slimmed(lab: Lab) -> EVC:
         path.write_text(json.dumps(order), encoding="utf-8")
     slimmed = Slimmed(network.enc, plans, json.loads(path.read_text(encoding="utf-8")))
     counted = ScalableEVC.around(network, slimmed.separate(example))
-    trained = lab.part(ScalableEVC.around(network, slimmed), "slimmed", 1.0, counted=counted)
+    trained = lab.part(ScalableEVC.around(network, slimmed), "slimmed", 1.0, kind="slimmed", counted=counted)
     encoders = trained.enc
     assert isinstance(encoders, Slimmed)
     return ScalableEVC.around(trained, encoders.separate(example))
@@ -229,7 +227,7 @@ def _small(lab: Lab) -> EVC:
 
 
 def _teacher(lab: Lab) -> EVC:
-    return lab.part(copy.deepcopy(lab.teacher), "teacher", 1.0)
+    return lab.part(copy.deepcopy(lab.teacher), "teacher", 1.0, kind="teacher")
 
 
 ARMS: dict[str, Callable[[Lab], EVC]] = {

@@ -20,8 +20,8 @@ from ._train_config import TrainConfig
 from ._train_objective import Objective
 from ._train_pace import expected_steps
 
-REFIT_CROPS = 8
-"""On which weights are fitted: tens of thousands of positions in most layers."""
+REFIT_CROPS = 32
+"""On which weights are fitted: 8,192 positions at the resolution of the latents; see benchmarks/refit.py."""
 _AT_ONCE = 4  # crops
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .._train_plan import DECAY_ENDS_AT, STUDENT_LEARNING_RATE, Kind, Stage, student_stages
 
 TUNING_SHARE = 0.15
@@ -52,7 +54,8 @@ def _growth(share: float, encoders: int, decay_share: float, narrows: bool) -> l
             name, final = f"encoder {branch + 1}, {text}", None if kind == "tune" else DECAY_ENDS_AT
             stages.append(Stage(name=name, kind=Kind.GROW, share=part * each, final=final,
                                 learning_rate=_ALONE_LEARNING_RATE, growth=(kind, branch)))  # fmt: skip
-    joint = Stage(name="all encoders together", kind=Kind.GROW, share=_JOINT_SHARE * share, learning_rate=rate,
+    own = rate / math.sqrt(encoders)  # each encoder learns from some of the crops alone
+    joint = Stage(name="all encoders together", kind=Kind.GROW, share=_JOINT_SHARE * share, learning_rate=own,
                   growth=("joint", encoders - 1))  # fmt: skip
     return [*stages, joint]
 

@@ -28,7 +28,8 @@ SETTINGS = {
     "joint": 0.35,
     "teacher_steps": 6,
     "training": {"batch_size": 1, "crop": 64, "strength": 0.1},
-    "trunk_share": {"student": 0.4, "fresh": 1.0, "trained": 0.4, "teacher": 0.1},
+    "rate_share": {"alone": 1.25, "joint": 0.25, "slimmed": 0.5, "teacher": 0.5},
+    "trunk_share": {"alone": 0.4, "joint": 0.4, "slimmed": 0.4, "teacher": 0.1},
 }
 
 
