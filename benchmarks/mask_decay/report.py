@@ -77,7 +77,7 @@ def table(runs: Runs, target: str, kind: str) -> str:
                        "against scratch, points", "against decay-none, points", "loss against decay-evc",
                        "strength", "steps"],
         "codec": ["method", "n", "BD-rate against the teacher, %", "gap narrowed, %", "cost", "gap narrowed by cost, %",
-                  "teacher free, %", "cost against scratch", "cost against decay-none", "strength", "steps"],
+                  "teacher free, %", "cost against scratch", "cost against decay-evc", "strength", "steps"],
     }[kind]  # fmt: skip
     return tabulate([row[1:] for row in rows], head, tablefmt="github", disable_numparse=True)
 
@@ -123,7 +123,7 @@ def codec_row(runs: Runs, arm: str, target: str) -> list[Any]:
         mean_gap(runs, arm, target, score, higher_is_better=False),
         mean_gap(runs, arm, target, score, scratch="scratch-half", teacher="teacher-half", higher_is_better=False),
         paired(differences(runs, arm, "scratch", target, score), 3),
-        paired(differences(runs, arm, "decay-none", target, score), 3),
+        paired(differences(runs, arm, "decay-evc", target, score), 3),
         *_settings(own),
     ]
 

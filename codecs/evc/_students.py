@@ -47,6 +47,8 @@ class StudentConfig(StudentSettings):
             raise ValueError("a budget of MACs narrows the priors already; leave priors out")
         if self.priors is not None and not 0 < self.priors <= 1:
             raise ValueError(f"priors={self.priors} must be a share in (0, 1]")
+        if not 0 <= self.reuse <= 1:
+            raise ValueError(f"reuse={self.reuse} is a factor on importance and must lie in [0, 1]")
         super().__post_init__()
 
 

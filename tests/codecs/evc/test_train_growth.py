@@ -221,6 +221,8 @@ def test_what_cannot_grow_is_refused(teacher: EVC, images: list[torch.Tensor], s
         train_stages(grown, images, CONFIG, student=student)
     with pytest.raises(ValueError, match="as narrow as those of thin@2 already"):
         plan_encoder(EVC(SCALABLE_PRESETS["thin"]).eval().enc, student, torch.rand(1, 3, 64, 64))
+    with pytest.raises(ValueError, match=r"reuse=1.5 is a factor .* in \[0, 1\]"):
+        replace(student, reuse=1.5)
 
 
 def test_several_encoders_train_together_each_crop_at_an_effort(images: list[torch.Tensor]) -> None:
