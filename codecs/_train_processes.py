@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Processes:
         if self.half is torch.float16 and self.device.type == "cpu":
             raise ValueError("float16 needs a GPU; on a CPU take bfloat16 or float32")
         self.rank, self.count = 0, 1
-        self._accelerator = None
+        self._accelerator: Any = None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             self._join()
 
