@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from maskdecay.codecs.evc import EVC, SCALABLE_PRESETS, EVCConfig, load_network
+from maskdecay.codecs.evc import EVC, SCALABLE_PRESETS, EVCConfig, ScalableEVC, TrainConfig, load_network
 from maskdecay.codecs.evc._train_files import read_record
+from maskdecay.profiling import macs
 from PIL import Image
 
 import maskdecay as md
@@ -146,6 +147,21 @@ def test_a_run_that_was_stopped_goes_on(lab, made, tmp_path):
     again = start(tmp_path / "parts", lambda: False)
     assert all(map(torch.equal, whole.parameters(), again.parameters()))
     assert not torch.equal(again.dec[0].block[0].conv1[0].weight, teacher.dec[0].block[0].conv1[0].weight)
+
+
+def test_a_step_costs_the_forward_pass_and_both_gradients(lab, made):
+    network = lab.run.load_network(made / "teacher.safetensors").requires_grad_(True)
+    config = TrainConfig(steps=1, batch_size=2, crop=64)
+    forward = 2 * macs(network, torch.zeros(1, 3, 64, 64)).macs
+    pixels = 2 * 32 * 32 * 8 * 3 * (3 * 3 + 1)  # of the first 3x3 and 1x1 convolution, whose input has no gradient
+    assert lab.work.step_work(network, config) == 3 * forward - pixels
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith("enc."))
+    encoder = 2 * macs(network.enc, torch.zeros(1, 3, 64, 64)).macs
+    assert lab.work.step_work(network, config) < 2 * forward + encoder
+    scalable = ScalableEVC(network.config, depths=2)
+    alone, both = (lab.work.step_work(scalable, config, newest=newest) for newest in (True, False))
+    assert both == alone - encoder / 2  # half of the crops run one encoder less, and no gradient is in that
 
 
 def test_widths_are_nested_and_computed_alike_when_cut(lab):

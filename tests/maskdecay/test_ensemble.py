@@ -117,6 +117,20 @@ def test_the_input_gets_the_gradient_of_the_last_branch_alone():
     assert x.grad.item() == 1.5
 
 
+def test_branches_that_learn_nothing_in_a_call_keep_no_graph():
+    ensemble = md.ResidualEnsemble([nn.Linear(2, 2) for _ in range(3)])
+    kept = []
+    for branch in ensemble.branches:
+        branch.register_forward_hook(lambda _, __, output: kept.append(output.requires_grad))
+    x = torch.rand(1, 2)
+    ensemble(x)
+    ensemble(x, depth=2)
+    ensemble.all_depths(x)
+    with torch.no_grad():
+        ensemble(x, depth=1)
+    assert kept == [False, False, True, False, True, True, True, True, False]
+
+
 def test_trees_of_tensors_keep_their_form():
     ensemble, x = md.ResidualEnsemble([Tree(1.0), Tree(3.0)]), torch.tensor([1.0, 2.0])
     found = ensemble(x, shift=1.0)
