@@ -277,3 +277,51 @@ def test_a_wrapper_for_parallel_training_is_taken_off(plan):
     small = md.shrink(nn.DataParallel(model), masks)
     assert type(small) is type(model)
     assert torch.equal(small(pictures()), md.shrink(model, masks)(pictures()))
+
+
+class Stairs(nn.Module):
+    """Rounds; what lies on a step's edge falls to either side by the last bit of float32."""
+
+    def forward(self, x):
+        return torch.round(x)
+
+
+def test_a_value_on_the_edge_of_rounding_does_not_refute_the_small_model(monkeypatch):
+    """The masked model may keep its side of the edge in float32 while the small one, which sums otherwise, does not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2), Stairs())
+    x = torch.randn(16, 3)
+    masks = md.insert_masks(model, md.Plan.ratio(md.find_groups(model, x)))
+    masks.collapse()
+    with torch.no_grad():  # one value just below 0.5, which the slightest error lifts over it
+        model[2].bias[0] += 0.5 - 1e-7 - (model[:3](x)[0, 0] % 1.0)
+    small, run = md.shrink(model, masks), nn.Linear.forward
+
+    def lifted(layer, values):
+        out = run(layer, values)
+        return out + 3e-7 if layer.in_features == 4 and out.dtype == torch.float32 else out
+
+    monkeypatch.setattr(nn.Linear, "forward", lifted)
+    assert not torch.equal(small(x), model(x))
+    assert md.shrink(model, masks)[2].in_features == 4
+
+
+def test_weights_that_are_not_the_masked_ones_are_no_rounding_error(monkeypatch):
+    """A small model that differs only in its own precision is refused when its weights do."""
+    from maskdecay import _shrink
+
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    masks = md.insert_masks(model, md.Plan.ratio(md.find_groups(model, torch.randn(16, 3))))
+    masks.collapse()
+    narrow = _shrink.narrow
+
+    def wrong(large, groups, gone):
+        cuts = narrow(large, groups, gone)
+        if large[0].weight.dtype == torch.float32:
+            with torch.no_grad():
+                large[0].weight[0] += 0.1
+        return cuts
+
+    monkeypatch.setattr(_shrink, "narrow", wrong)
+    with pytest.raises(ValueError, match="in its own precision"):
+        md.shrink(model, masks)
