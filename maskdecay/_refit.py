@@ -10,23 +10,27 @@ Source of the idea: He, Zhang, Sun, "Channel pruning for accelerating very deep 
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeGuard
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
+from ._inputs import difference
 from ._masks import Masks
+from ._refit_layers import incomplete, solve
+from ._refit_rows import Layer, Rows, input_rows, output_rows, output_sizes
+from ._side_by_side import SideBySide
 
-Layer = nn.Linear | nn.Conv1d | nn.Conv2d
-Rows = Float[Tensor, "_ _"]
 SAMPLES = 1 << 14
 """Positions of each layer's output that its weights are fitted to."""
+
+_SAME = 1e-3
+"""Difference, relative to the largest value, that a device's own inaccuracy may make."""
 
 
 class Refitted(NamedTuple):
@@ -56,7 +60,10 @@ def refit(
 
     Linear layers and ungrouped convolutions over one or two dimensions are refitted, bias included; others stay as they
     are, as do weights that two layers share. The aim is what a layer gives with all masks at 1. The model runs in
-    evaluation mode and must do the same in every run; it runs once for each layer.
+    evaluation mode and must do the same in every run. It runs twice on all batches: once for the aims, and once, on all
+    of them side by side, layer by layer; what it holds while it runs is then in memory for all batches at the same
+    time. A layer that is called more than once gets a run of its own, and so does every layer of a model that cannot
+    run side by side because it keeps something on itself meanwhile.
 
     Args:
         model: masked; its pruned channels are those whose mask is 0.
@@ -79,7 +86,7 @@ def refit(
     """
     if not batches:
         raise ValueError("batches is empty; refitting wants some 10 typical inputs")
-    layers = _incomplete(model, masks)
+    layers = incomplete(model, masks)
     if not layers:
         raise ValueError(
             "no linear layer or convolution reads a channel whose mask is 0; call masks.collapse() or let masks decay "
@@ -91,56 +98,15 @@ def refit(
     with evaluating(model):
         own = {} if outputs is None else {_returned(layers, call, batches): outputs}
         aims = _record_aims(layers, masks, call, batches, samples, own)
-        return [_refit_layer(path, layers[path], aims[path], call, batches, samples, ridge) for path in aims]
+        refits = {path: _Refit(path, layers[path], aims[path], ridge) for path in aims}
+        if _runs_side_by_side(layers, masks, call, batches, aims, own):
+            return _together(refits, call, batches)
+        return [one.fit(one.own_run(call, batches)) for one in refits.values()]
 
 
 def refits_output(model: nn.Module, masks: Masks, call: Callable[[Any], object], batch: Any) -> bool:
     """Whether `refit` can be given outputs: the model returns what one of the layers gives that it would refit."""
-    return _returned_layer(_incomplete(model, masks), call, batch) is not None
-
-
-def _incomplete(model: nn.Module, masks: Masks) -> dict[str, Layer]:
-    """The layers to refit, by path: those that read pruned channels."""
-    return {path: layer for path, layer in _readers(model, masks).items() if not _usable(layer).all()}
-
-
-def _readers(model: nn.Module, masks: Masks) -> dict[str, Layer]:
-    """The layers whose weights masks scale, and which this can refit, by path."""
-    pieces = [piece for name in masks for piece in masks.plan.groups[name].consumer_slices()]
-    names = {piece.layer for piece in pieces if piece.name == f"{piece.layer}.weight"}
-    others = {piece.layer for piece in pieces if piece.dim != 1}  # a row of such a weight is scaled, not a column
-    found = {name: model.get_submodule(name) for name in sorted(names - others) if name is not None}
-    layers = {name: layer for name, layer in found.items() if _can_refit(layer)}
-    masked = [module for module in model.modules() if parametrize.is_parametrized(module, "weight")]
-    holders = Counter(_original(module).data_ptr() for module in masked)  # no layer may undo what suits another
-    return {name: layer for name, layer in layers.items() if holders[_original(layer).data_ptr()] == 1}
-
-
-def _can_refit(layer: nn.Module) -> TypeGuard[Layer]:
-    if not isinstance(layer, Layer) or not parametrize.is_parametrized(layer, "weight"):
-        return False
-    plain = isinstance(layer, nn.Linear) or not (layer.padding_mode != "zeros" or isinstance(layer.padding, str))
-    return plain and getattr(layer, "groups", 1) == 1
-
-
-def _original(layer: nn.Module) -> Tensor:
-    """The weight below the masks."""
-    chain: Any = layer.parametrizations
-    return chain.weight.original
-
-
-def _scale(layer: Layer) -> Float[Tensor, "outputs inputs *kernel"]:
-    """By how much masks scale each weight."""
-    chain: Any = layer.parametrizations
-    scale = torch.ones_like(_original(layer))
-    for link in chain.weight:
-        scale = link(scale)
-    return scale
-
-
-def _usable(layer: Layer) -> Bool[Tensor, " features"]:
-    """Which columns of the weights, one for each input and place of the kernel, are not pruned."""
-    return _scale(layer).flatten(1).ne(0).any(0)
+    return _returned_layer(incomplete(model, masks), call, batch) is not None
 
 
 def _returned(layers: Mapping[str, Layer], call: Callable[[Any], object], batches: Sequence[Any]) -> str:
@@ -154,14 +120,23 @@ def _returned(layers: Mapping[str, Layer], call: Callable[[Any], object], batche
 def _returned_layer(layers: Mapping[str, Layer], call: Callable[[Any], object], batch: Any) -> str | None:
     """The layer whose only output the model returns as it is, if there is one."""
     found: dict[str, list[Any]] = {path: [] for path in layers}
-    hooks = [layer.register_forward_hook(lambda _, __, output, path=path: found[path].append(output))
-             for path, layer in layers.items()]  # fmt: skip
-    try:
+    with _watched(layers, lambda path, _, output: found[path].append(output)):
         result = call(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return next((path for path, calls in found.items() if len(calls) == 1 and calls[0] is result), None)
+
+
+class _Aim(NamedTuple):
+    """What a layer shall give at some positions in one of its calls.
+
+    Args:
+        batch: number of the batch.
+        sizes: of all that it gives, channels left out.
+    """
+
+    batch: int
+    sizes: tuple[int, ...]
+    positions: Tensor
+    rows: Rows
 
 
 def _record_aims(
@@ -171,101 +146,115 @@ def _record_aims(
     batches: Sequence[Any],
     samples: int,
     own: Mapping[str, Sequence[Tensor]],
-) -> dict[str, list[Tensor]]:
+) -> dict[str, list[_Aim]]:
     """What each layer gives at some positions when all masks are 1, call by call, in the order of first calls.
 
     Args:
         own: aims of layers that are called once for each batch, in place of that.
     """
-    aims: dict[str, list[Tensor]] = {}
+    aims: dict[str, list[_Aim]] = {}
     each = -(-samples // len(batches))
 
-    def take(path: str, output: Tensor) -> None:
+    def take(batch: int, path: str, x: Tensor, output: Tensor) -> None:
+        number = len(aims.get(path, ()))
         if path in own:
-            aim = own[path][len(aims.get(path, ()))]
+            aim = own[path][number]
             if aim.shape != output.shape:
                 raise ValueError(f"outputs are {tuple(aim.shape)}, but the model gives {tuple(output.shape)}")
             output = aim
-        rows = _output_rows(layers[path], output, _positions(path, len(aims.get(path, ())), output, layers[path], each))
+        sizes = output_sizes(layers[path], x)
+        positions = _positions(path, number, math.prod(sizes), each).to(output.device)
+        rows = output_rows(layers[path], output, positions)
         if not bool(rows.isfinite().all()):
             raise ValueError(f"layer '{path}' gives NaN or infinity on these batches, so nothing can be fitted to it")
-        aims.setdefault(path, []).append(rows)
+        aims.setdefault(path, []).append(_Aim(batch, sizes, positions, rows))
 
-    def watch(path: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda _, __, output: take(path, output)
-
-    hooks = [layer.register_forward_hook(watch(path)) for path, layer in layers.items()]
-    try:
-        with _whole(masks):
-            for batch in batches:
+    with _whole(masks):
+        for number, batch in enumerate(batches):
+            with _watched(layers, partial(take, number)):
                 call(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
     if not aims:
         raise ValueError(f"the model called none of the layers that read pruned channels: {', '.join(layers)}")
     return aims
 
 
-def _refit_layer(
-    path: str,
-    layer: Layer,
-    aims: list[Tensor],
+def _runs_side_by_side(
+    layers: dict[str, Layer],
+    masks: Masks,
     call: Callable[[Any], object],
     batches: Sequence[Any],
-    samples: int,
-    ridge: float,
-) -> Refitted:
-    each, inputs = -(-samples // len(batches)), []
-
-    def take(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        if len(inputs) == len(aims):
-            raise _changed(path)
-        inputs.append(_input_rows(layer, args[0], _positions(path, len(inputs), output, layer, each)))
-        if len(inputs) == len(aims):
-            raise _Reached
-
-    hook = layer.register_forward_hook(take)
+    aims: Mapping[str, list[_Aim]],
+    own: Mapping[str, Sequence[Tensor]],
+) -> bool:
+    """Whether the model gives the same for two batches side by side as for one after the other."""
+    if len(batches) == 1:
+        return True
     try:
-        for batch in batches:
-            call(batch)
-    except _Reached:
-        pass
-    finally:
-        hook.remove()
-    if len(inputs) != len(aims) or any(len(x) != len(y) for x, y in zip(inputs, aims, strict=True)):
-        raise _changed(path)
-    return Refitted(path, *_solve(layer, _together(inputs), _together(aims), ridge))
+        with _whole(masks), SideBySide(call, batches[:2], layers) as runs:
+            for path in aims:
+                for batch, x in runs.inputs(path).items():
+                    aim = next(aim for aim in aims[path] if aim.batch == batch)
+                    rows = output_rows(layers[path], layers[path](x), aim.positions)
+                    if path not in own and difference([aim.rows], [rows]) > _SAME:
+                        return False
+                runs.release(path)
+    except Exception:  # whatever a model does that finds what another run left; if it fails alone too, it says so then
+        return False
+    return True
 
 
-def _solve(layer: Layer, x: Rows, y: Rows, ridge: float) -> tuple[float, float]:
-    """Fit a layer's weights and bias; returns the relative squared errors before and after."""
-    original, scale, used = _original(layer), _scale(layer).flatten(1).cpu().double(), _usable(layer).cpu()
-    fitted = original.flatten(1).cpu().double()
-    x, weights, scale = x[:, used], (fitted * scale)[:, used], scale[:, used]
-    middle, shift = (rows.mean(0) if layer.bias is not None else rows.new_zeros(rows.shape[1]) for rows in (y, x))
-    bias = 0.0 if layer.bias is None else layer.bias.cpu().double()
-    variance = (y - middle).square().sum().clamp(min=torch.finfo(y.dtype).tiny)
-    before = (y - x @ weights.T - bias).square().sum() / variance
-    x, y = x - shift, y - middle
-    squares = x.T @ x
-    squares.diagonal().add_(ridge * squares.diagonal().mean())
-    weights += _solution(squares, x.T @ (y - x @ weights.T)).T
-    fitted[:, used] = torch.where(scale != 0, weights / scale, fitted[:, used])
-    original.copy_(fitted.view_as(original))
-    if layer.bias is not None:
-        layer.bias.copy_(middle - weights @ shift)
-    return before.item(), ((y - x @ weights.T).square().sum() / variance).item()
+def _together(refits: Mapping[str, _Refit], call: Callable[[Any], object], batches: Sequence[Any]) -> list[Refitted]:
+    """Refits layer by layer while all batches run side by side."""
+    done = []
+    with SideBySide(call, batches, {path: one.layer for path, one in refits.items()}) as runs:
+        for path, one in refits.items():
+            inputs = runs.inputs(path)
+            if list(inputs) == [aim.batch for aim in one.aims]:
+                rows = [one.input_rows(x, aim) for x, aim in zip(inputs.values(), one.aims, strict=True)]
+            else:  # called more than once, or, in some batches, after a layer that comes later in others
+                rows = one.own_run(call, batches)
+            done.append(one.fit(rows))
+            runs.release(path)
+    return done
 
 
-def _solution(squares: Tensor, products: Tensor) -> Tensor:
-    """Of least squares; where inputs depend on each other, the smallest one."""
-    factor, failed = torch.linalg.cholesky_ex(squares)
-    return torch.linalg.lstsq(squares, products).solution if failed else torch.cholesky_solve(products, factor)
+class _Refit(NamedTuple):
+    """A layer that is to be fitted."""
 
+    path: str
+    layer: Layer
+    aims: list[_Aim]
+    ridge: float
 
-def _together(rows: list[Tensor]) -> Rows:
-    return torch.cat(rows).cpu().double()
+    def input_rows(self, x: Tensor, aim: _Aim) -> Rows:
+        """What its weights are multiplied with at an aim's positions."""
+        if output_sizes(self.layer, x) != aim.sizes:
+            raise _changed(self.path)
+        return input_rows(self.layer, x, aim.positions)
+
+    def own_run(self, call: Callable[[Any], object], batches: Sequence[Any]) -> list[Rows]:
+        """The same of all calls, in a run of the model on each batch."""
+        rows: list[Rows] = []
+
+        def take(path: str, x: Tensor, _: Tensor) -> None:
+            if len(rows) == len(self.aims):
+                raise _changed(path)
+            rows.append(self.input_rows(x, self.aims[len(rows)]))
+            if len(rows) == len(self.aims):
+                raise _Reached
+
+        with _watched({self.path: self.layer}, take):
+            try:
+                for batch in batches:
+                    call(batch)
+            except _Reached:
+                return rows
+        raise _changed(self.path)
+
+    def fit(self, rows: list[Rows]) -> Refitted:
+        """Gives the layer weights that do best on these rows."""
+        x, y = (torch.cat(part).cpu().double() for part in (rows, [aim.rows for aim in self.aims]))
+        return Refitted(self.path, *solve(self.layer, x, y, self.ridge))
 
 
 class _Reached(BaseException):
@@ -279,43 +268,25 @@ def _changed(path: str) -> ValueError:
     )
 
 
-def _positions(path: str, number: int, output: Tensor, layer: Layer, most: int) -> Tensor:
-    """Which positions of a call's output are looked at: the same ones whenever the model runs."""
-    places = output.numel() // _outputs(layer)
+def _positions(path: str, number: int, places: int, most: int) -> Tensor:
+    """Which positions of a call's output are looked at: drawn by the layer and the call."""
     seed = zlib.crc32(f"{number}:{path}".encode())
-    return torch.randperm(places, generator=torch.Generator().manual_seed(seed))[:most].sort().values.to(output.device)
+    return torch.randperm(places, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 
 
-def _outputs(layer: Layer) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+@contextmanager
+def _watched(layers: Mapping[str, Layer], see: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
+    """Shows what layers are given and give, with their path, whenever they are called meanwhile."""
 
+    def watch(path: str) -> Callable[[nn.Module, Any, Any, Tensor], None]:
+        return lambda _, args, kwargs, output: see(path, args[0] if args else kwargs["input"], output)
 
-def _output_rows(layer: Layer, output: Tensor, positions: Tensor) -> Rows:
-    if isinstance(layer, nn.Linear):
-        return output.flatten(0, -2)[positions]
-    batched = output if output.dim() == layer.weight.dim() else output[None]
-    return batched.movedim(1, -1).flatten(0, -2)[positions]
-
-
-def _input_rows(layer: Layer, x: Tensor, positions: Tensor) -> Rows:
-    """What the weights are multiplied with at some positions, one picture at a time."""
-    if isinstance(layer, nn.Linear):
-        return x.flatten(0, -2)[positions]
-    rows, start = [], 0
-    for one in x if x.dim() == layer.weight.dim() else x[None]:
-        patches = _patches(layer, one[None])
-        inside = positions[(positions >= start) & (positions < start + len(patches))] - start
-        rows.append(patches[inside])
-        start += len(patches)
-    return torch.cat(rows)
-
-
-def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Rows:
-    kernel, dilation, padding, stride = layer.kernel_size, layer.dilation, layer.padding, layer.stride
-    assert not isinstance(padding, str), "_can_refit leaves these out"
-    if isinstance(layer, nn.Conv1d):  # a picture of one row
-        x, kernel, dilation, padding, stride = x[:, :, None], (1, *kernel), (1, *dilation), (0, *padding), (1, *stride)
-    return nn.functional.unfold(x, kernel, dilation, padding, stride)[0].T
+    hooks = [layer.register_forward_hook(watch(path), with_kwargs=True) for path, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -1,11 +1,18 @@
 """Layers that read pruned channels, fitted by least squares to what they gave before."""
 
+import contextvars
+import math
+import threading
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import maskdecay as md
+from maskdecay import _refit, _refit_rows
 
 
 def pruned(model, example, gone):
@@ -230,3 +237,177 @@ def test_outputs_that_do_not_fit_are_refused():
     for run in (lambda batch: model(batch) + 1, lambda batch: model(batch.flip(0)) + model(batch)):
         with pytest.raises(ValueError, match="a model that returns a refitted layer's output"):
             md.refit(model, masks, [x], outputs=[torch.ones(40, 2)], run=run)
+
+
+def deep(kind=nn.Sequential):
+    torch.manual_seed(0)
+    return kind(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 2, 1))
+
+
+def halved(model, example):
+    masks = md.insert_masks(model, md.Plan.ratio(md.find_groups(model, example), 0.5))
+    masks.collapse()
+    return masks
+
+
+def test_side_by_side_or_one_after_the_other_the_weights_are_the_same(monkeypatch):
+    x = torch.rand(12, 3, 9, 10)
+    found = []
+    for side_by_side in (True, False):
+        model = deep()
+        masks = halved(model, x[:1])
+        if not side_by_side:
+            monkeypatch.setattr(_refit, "_runs_side_by_side", lambda *_: False)
+        found.append((md.refit(model, masks, x.split(5), samples=100), md.shrink(model, masks)))
+    (report, small), (other, reference) = found
+    assert [one.layer for one in report] == ["2", "4"]
+    assert report == other
+    assert all(torch.equal(a, b) for a, b in zip(small.parameters(), reference.parameters(), strict=True))
+
+
+def test_all_batches_run_twice_and_two_of_them_once_more():
+    model, x, runs = deep(), torch.rand(12, 3, 9, 10), []
+    masks = halved(model, x[:1])
+    batches = x.split(4)
+    ends = []
+
+    def run(batch):
+        runs.append(next(i for i, one in enumerate(batches) if one is batch))
+        model(batch)
+        ends.append(runs[-1])
+
+    md.refit(model, masks, batches, run=run)
+    assert sorted(runs) == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert threading.active_count() == 1
+
+
+class Skips(nn.Module):
+    """The second layer is given what the first call left on the module."""
+
+    def __init__(self, left):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(3, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+        self.left = left
+
+    def forward(self, x):
+        self.skip = self.first(x).relu()
+        hidden = self.second(self.skip).relu()
+        hidden, self.skip = hidden + self.skip, self.left
+        return self.last(hidden)
+
+
+@pytest.mark.parametrize("left", [None, torch.zeros(1)], ids=["fails", "errs"])
+def test_a_model_that_keeps_things_on_itself_is_run_layer_by_layer(left):
+    """Side by side, each batch would be added what another one left, or nothing."""
+    found = []
+    torch.manual_seed(0)
+    state, x = Skips(left).state_dict(), torch.randn(60, 3)
+    for batches in (x.split(20), [x]):  # the same rows: what one batch gives needs no other
+        model = Skips(left)
+        model.load_state_dict(state)
+        masks = halved(model, x[:2])
+        found.append((md.refit(model, masks, batches), md.shrink(model, masks)))
+    (report, small), (_, reference) = found
+    assert [one.layer for one in report] == ["second", "last"]
+    for a, b in zip(small.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+class Turns(nn.Module):
+    """Which of two layers comes first depends on the batch; some leave one out."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.a, self.b = nn.Linear(3, 8), nn.Linear(8, 2), nn.Linear(8, 2)
+
+    def forward(self, x):
+        hidden = self.first(x).relu()
+        if len(x) == 10:
+            return self.a(hidden) + self.b(hidden)
+        return self.b(hidden) if len(x) == 11 else self.b(hidden) + self.a(hidden)
+
+
+def test_batches_may_go_other_ways_through_the_model(monkeypatch):
+    torch.manual_seed(0)
+    state, x, found = Turns().state_dict(), torch.randn(63, 3), []
+    for side_by_side in (True, False):
+        model = Turns()
+        model.load_state_dict(state)
+        masks = halved(model, x[:10])
+        if not side_by_side:
+            monkeypatch.setattr(_refit, "_runs_side_by_side", lambda *_: False)
+        found.append((md.refit(model, masks, x.split([10, 12, 11, 30])), md.shrink(model, masks)))
+    (report, small), (other, reference) = found
+    assert {one.layer for one in report} == {"a", "b"}
+    assert all(one.after < one.before for one in report)
+    assert report == other
+    assert all(torch.equal(a, b) for a, b in zip(small.parameters(), reference.parameters(), strict=True))
+
+
+def test_what_a_run_raises_is_raised_and_leaves_no_thread_behind():
+    model, x, calls = deep(), torch.rand(12, 3, 9, 10), []
+    masks = halved(model, x[:1])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def run(batch):
+        calls.append(model(batch))
+        if len(calls) > 3:  # those were for the aims
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        md.refit(model, masks, x.split(4), run=run)
+    assert threading.active_count() == 1
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items() if "mask" in name)
+
+
+def test_what_holds_for_the_calling_thread_holds_in_the_runs():
+    """Precision and gradients are each thread's own in torch."""
+    model, x, seen = deep(), torch.rand(12, 3, 9, 10), set()
+    masks = halved(model, x[:1])
+    place = contextvars.ContextVar("place", default="elsewhere")
+    place.set("here")
+
+    def run(batch):
+        out = model(batch)
+        seen.add((out.dtype, torch.is_grad_enabled(), place.get()))
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        md.refit(model, masks, x.split(4), run=run)
+    assert seen == {(torch.bfloat16, False, "here")}
+
+
+def test_layers_may_be_given_their_input_by_name():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.last(input=self.first(input=x).relu())
+
+    torch.manual_seed(0)
+    model, x = Named(), torch.randn(40, 3)
+    masks = halved(model, x[:2])
+    (found,) = md.refit(model, masks, x.split(20))
+    assert found.after < found.before
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+@given(data=st.data())
+def test_rows_times_weights_are_what_a_convolution_gives(dims, data):
+    def draw(low, high):
+        return tuple(data.draw(st.integers(low, high)) for _ in range(dims))
+
+    kernel, dilation, padding, stride = draw(1, 3), draw(1, 2), draw(0, 2), draw(1, 3)
+    kind = nn.Conv1d if dims == 1 else nn.Conv2d
+    layer = kind(3, 4, kernel, stride=stride, padding=padding, dilation=dilation).double().requires_grad_(False)
+    x = torch.rand(*data.draw(st.sampled_from([(), (1,), (2,)])), 3, *draw(5, 9)).double()
+    output = layer(x)
+    sizes = _refit_rows.output_sizes(layer, x)
+    assert math.prod(sizes) * 4 == output.numel()
+    positions = torch.arange(math.prod(sizes))
+    given_rows = _refit_rows.input_rows(layer, x, positions)
+    gives = _refit_rows.output_rows(layer, output, positions)
+    torch.testing.assert_close(given_rows @ layer.weight.flatten(1).T + layer.bias, gives)
+    assert torch.equal(_refit_rows.input_rows(layer, x, positions[1::3]), given_rows[1::3])
