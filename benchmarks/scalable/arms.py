@@ -3,6 +3,7 @@
 - grown: small encoders cut from the teacher's one after the other, which keep other channels each, are fitted by least
   squares to what those before them left, and learn it; then all together. Ours.
 - grown-N: N encoders by the same.
+- joined: cut and refitted in the same way, but trained all together for the whole budget, none by itself.
 - decayed: by repeated mask decay as published: all encoders keep the same channels.
 - apart: by repeated mask decay, but encoders keep other channels each: the trainer's default.
 - independent: as many small encoders, each cut from the teacher's and trained on its own before the teacher's decoder,
@@ -171,6 +172,16 @@ def _apart(lab: Lab) -> EVC:
     return lab.part(copy.deepcopy(lab.teacher), "apart", 1.0, student=student)
 
 
+def _joined(lab: Lab) -> EVC:
+    if (lab.folder / "joined.safetensors").exists():
+        encoders = md.ResidualEnsemble([_fresh_encoder(lab, number) for number in range(lab.encoders)])
+    else:
+        reuse, small = StudentConfig().reuse, lab.settings["small"]
+        encoders = cut_encoders(lab.teacher, lab.images, small, lab.config, depths=lab.encoders, reuse=reuse)
+    network = ScalableEVC.around(copy.deepcopy(lab.teacher), encoders).requires_grad_(True)
+    return lab.part(network, "joined", 1.0, kind="joint")
+
+
 def _independent(lab: Lab) -> EVC:
     def cut(number: int) -> nn.Module:
         if (lab.folder / f"independent-{number + 1}.safetensors").exists():
@@ -233,6 +244,7 @@ def _teacher(lab: Lab) -> EVC:
 ARMS: dict[str, Callable[[Lab], EVC]] = {
     "decayed": _decayed,
     "apart": _apart,
+    "joined": _joined,
     "independent": _independent,
     "fresh": _fresh,
     "together": _together,
