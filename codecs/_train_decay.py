@@ -17,7 +17,7 @@ IMPORTANCES = ("fisher", "weight_norm")
 
 @dataclass(frozen=True, kw_only=True)
 class StudentSettings:
-    """How a trained network becomes a student by mask decay; a codec's own class says what gives the widths.
+    """How a trained network becomes a student; a codec's own class says what gives the widths.
 
     Args:
         plan: a `md.Plan` as JSON.

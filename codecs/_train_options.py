@@ -14,10 +14,16 @@ from ._command_options import command_line, flag, settings_of
 if TYPE_CHECKING:
     from ._train_processes import Processes
 
-STUDENT = "A student by mask decay (with --start)"
+STUDENT = "A student (with --start)"
 RUNNING = "Running, stopping, watching"
 _NOT_RECORDED = {"folder", "resume", "overwrite"}
 Peak = Annotated[float, typer.Option(help="Peak learning rate; less for wide networks and long trainings.")]
+DecayShare = Annotated[
+    float,
+    typer.Option(
+        help="Of the time before exact integers, while masks decay; 0 cuts and refits at once.", rich_help_panel=STUDENT
+    ),
+]
 Ema = Annotated[float, typer.Option(help="Average the weights, keeping so much per step, as 0.999; 0 is none.")]
 
 
@@ -54,13 +60,10 @@ class CommonOptions:
         Path | None, typer.Option(metavar="FILE", help="Or widths from a plan, as JSON.", rich_help_panel=STUDENT)
     ] = None
     loss: Annotated[
-        str, typer.Option(metavar="KIND", help="Sparsity loss: evc, l1, l2, ...", rich_help_panel=STUDENT)
+        str, typer.Option(metavar="KIND", help="Sparsity loss of the decay: evc, l1, l2, ...", rich_help_panel=STUDENT)
     ] = "evc"
     strength: Annotated[float, typer.Option(help="Factor on it.", rich_help_panel=STUDENT)] = 1.0
-    decay_share: Annotated[
-        float,
-        typer.Option(help="Of the time before exact integers; 0 cuts and refits at once.", rich_help_panel=STUDENT),
-    ] = 0.5
+    decay_share: DecayShare = 0.5
     importance: Annotated[
         str, typer.Option(metavar="NAME", help="Chooses channels: fisher, weight_norm.", rich_help_panel=STUDENT)
     ] = "fisher"
@@ -133,6 +136,8 @@ class CommonOptions:
         """
         if self.start is None:
             raise ValueError("a student needs a teacher: give its weights with --start")
+        if not self.decay_share and (self.loss, self.strength) != ("evc", 1.0):
+            raise ValueError("--loss and --strength are those of a decay; give --decay-share too, as 0.5")
         plan = None if self.plan is None else self.plan.read_text(encoding="utf-8")
         own = {name: getattr(self, name) for name in ("macs", "loss", "strength", "decay_share", "importance")}
         return {**own, "plan": plan}

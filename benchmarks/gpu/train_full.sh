@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Trains the public Large, and from it Medium and Small by mask decay, on a CUDA GPU, in pieces that end by themselves:
+# Trains the public Large, and from it Medium and Small, on a CUDA GPU, in pieces that end by themselves:
 #
 #   bash benchmarks/gpu/train_full.sh large  DATA/train_small OUT 9    # at most 9 minutes of this call
 #   bash benchmarks/gpu/train_full.sh small  DATA/train_small OUT 9    # starts from OUT/large-float.safetensors
 #   bash benchmarks/gpu/train_full.sh pieces DATA/train_small OUT      # OUT/pieces/: at most 16 MiB each, to carry home
 #
 # A call that is cut short goes on in the next one: the trainer writes a checkpoint and resumes it. MINUTES (15) is what
-# a network gets in all, FAMILY=narrow- trains the narrow ones. `cat OUT/pieces/NAME.* > NAME` puts a file together again.
+# a network gets in all, FAMILY=narrow- trains the narrow ones, DECAY_SHARE=0.5 lets a student's masks decay in half of
+# its time (they are cut at once otherwise). `cat OUT/pieces/NAME.* > NAME` puts a file together again.
 set -euo pipefail
 what=$1 data=$2 out=$3 call=${4:-9}
 minutes=${MINUTES:-15}
@@ -29,7 +30,8 @@ recipe=(--optimizer muon --lr 1e-3 --trunk-share 0.15 --batch 16 --crop 256 --em
 case $what in
 large) run large-float --preset "${family}large" "${recipe[@]}" --no-exact ;;
 large-exact) run large --start "$out/large-float.safetensors" "${recipe[@]}" --lr 5e-4 ;;
-medium | small) run "$what" --start "$out/large-float.safetensors" --student "$family$what" "${recipe[@]}" --trunk-share 0.4 ;;
+medium | small) run "$what" --start "$out/large-float.safetensors" --student "$family$what" "${recipe[@]}" --trunk-share 0.4 \
+    --decay-share "${DECAY_SHARE:-0}" ;;
 pieces)
     mkdir -p "$out/pieces"
     for file in "$out"/*.safetensors; do split -b 16M -d "$file" "$out/pieces/$(basename "$file")."; done

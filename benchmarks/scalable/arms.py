@@ -176,7 +176,7 @@ def _joined(lab: Lab) -> EVC:
     if (lab.folder / "joined.safetensors").exists():
         encoders = md.ResidualEnsemble([_fresh_encoder(lab, number) for number in range(lab.encoders)])
     else:
-        reuse, small = StudentConfig().reuse, lab.settings["small"]
+        reuse, small = StudentConfig.reuse, lab.settings["small"]
         encoders = cut_encoders(lab.teacher, lab.images, small, lab.config, depths=lab.encoders, reuse=reuse)
     network = ScalableEVC.around(copy.deepcopy(lab.teacher), encoders).requires_grad_(True)
     return lab.part(network, "joined", 1.0, kind="joint")

@@ -20,7 +20,9 @@ _PRIORS = ("hyper_*", "y_*")
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig(StudentSettings):
-    """A student made from a trained network by mask decay; one of `preset`, `plan` and `macs`, or `priors` alone.
+    """A student made from a trained network; one of `preset`, `plan` and `macs`, or `priors` alone.
+
+    By default channels go at once: in docs/mask_decay_experiment.md no way was better at equal budgets.
 
     Args:
         preset: whose widths the encoder and the decoder get (the priors too, unless `priors` says otherwise); its
@@ -35,6 +37,7 @@ class StudentConfig(StudentSettings):
 
     preset: str | None = None
     priors: float | None = None
+    decay_share: float = 0.0
     reuse: float = 0.6
 
     def __post_init__(self) -> None:

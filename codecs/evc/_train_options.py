@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .._command_options import After
-from .._train_options import RUNNING, STUDENT, CommonOptions
+from .._train_options import RUNNING, STUDENT, CommonOptions, DecayShare
 from .._train_processes import Processes
 from ._network import EVC
 from ._presets import build_preset
@@ -53,6 +53,7 @@ class TrainOptions(CommonOptions):
     priors: Annotated[
         float | None, typer.Option(help="Share of the widths inside the priors to keep.", rich_help_panel=STUDENT)
     ] = None
+    decay_share: DecayShare = 0.0
     precision: Annotated[
         str,
         typer.Option(metavar="NAME", help="float32, bfloat16 or float16 (GPU).", rich_help_panel=RUNNING),

@@ -22,7 +22,8 @@ def train(options: TrainOptions) -> None:
     the end, whole or not at all; their metadata tell the command, versions and
     images that made them. A training that was stopped or killed goes on with
     --resume. With --start TEACHER and the widths of a student, the teacher's
-    masks decay until the student is left.
+    other channels are cut and the layers that read them refitted, or, with
+    --decay-share, their masks decay until the student is left.
     """
     run_command(options, Watch, _train, _write)
 

@@ -103,7 +103,7 @@ def test_the_record_tells_the_origin(finished: Path) -> None:
     assert record["command"] == (
         f"maskdecay evc train {finished / 'photos'} --output {finished / 'w.safetensors'} --preset tiny --steps 4 "
         "--batch 1 --crop 64 --lr 0.002 --trunk-share 0.075 --optimizer adamw --ema 0.0 --seed 0 --exact --loss evc "
-        "--strength 1.0 --decay-share 0.5 --importance fisher --device cpu --threads 1 --precision float32 "
+        "--strength 1.0 --decay-share 0.0 --importance fisher --device cpu --threads 1 --precision float32 "
         "--checkpoint-every 5.0 --validate-every 10.0"
     )
     assert (record["preset"], record["exact"], record["steps"]) == ("tiny", True, 4)
@@ -281,14 +281,29 @@ def test_a_resume_needs_a_checkpoint(train: Run, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_student_of_weights(train: Run, folder: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("more", "stages"),
+    [
+        ((), {"fine-tuning the student": 3}),
+        (("--decay-share", 0.5, "--strength", 0.1), {"mask decay": 1, "fine-tuning the student": 2}),
+    ],
+    ids=["cut", "decayed"],
+)
+def test_a_student_of_weights(
+    train: Run,
+    folder: Path,
+    tiny_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    more: tuple[object, ...],
+    stages: dict[str, int],
+) -> None:
     monkeypatch.setitem(PRESETS, "tinier", EVCConfig(latent=8, encoder=(4, 2, 6, 8), decoder=(4, 4, 4, 8)))
-    words = ("-o", "w.safetensors", *QUICK[:6], "--start", tiny_weights, "--student", "tinier")
+    words = ("-o", "w.safetensors", *QUICK[:6], "--start", tiny_weights, "--student", "tinier", *more)
     assert train(folder, *words, "--validate", folder)[0] == 0
     student = load_network("w.safetensors")
     assert [len(block.block[0].conv1[0].weight) for block in (student.enc[3], student.dec[2])] == [2, 4]
     record = read_record(Path("w.safetensors"))
-    assert record["stages"] == {"mask decay": 1, "fine-tuning the student": 2, "fine-tuning exact priors": 1}
+    assert record["stages"] == {**stages, "fine-tuning exact priors": 1}
     assert "--trunk-share 0.4 " in record["command"]  # a student's default
     (point,) = record["validation"]["points"]
     assert (point["stage"], point["step"], len(point["bpp"]), len(point["psnr"])) == ("end", 4, 4, 4)
@@ -301,6 +316,7 @@ def test_a_student_needs_a_teacher_and_widths_once(train: Run, folder: Path, tin
     assert "not by ['preset', 'macs']" in refused(train, *words, "--student", "small")
     assert "narrows the priors already" in refused(train, *words, "--priors", 0.5)
     assert "decay_share=1.0 must lie in [0, 1)" in refused(train, *words, "--decay-share", 1)
+    assert "--loss and --strength are those of a decay; give --decay-share" in refused(train, *words, "--strength", 0.1)
 
 
 def test_help_fits_80_columns(train: Run) -> None:

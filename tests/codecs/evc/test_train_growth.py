@@ -91,7 +91,7 @@ def student(monkeypatch: pytest.MonkeyPatch) -> StudentConfig:
     """Two encoders before the teacher's decoder."""
     monkeypatch.setitem(SCALABLE_PRESETS, "thin", replace(TEACHER, encoder=(4, 4, 8, 8)))
     monkeypatch.setitem(SCALABLE_PRESETS, "thin-ss", replace(TEACHER, encoder=(4, 4, 8, 8), decoder=(4, 4, 4, 8)))
-    return StudentConfig(preset="thin@2")
+    return StudentConfig(preset="thin@2", decay_share=0.5)
 
 
 def widths(network: EVC) -> list[int]:

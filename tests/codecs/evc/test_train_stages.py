@@ -50,7 +50,7 @@ def images() -> list[torch.Tensor]:
 @pytest.fixture
 def student(monkeypatch: pytest.MonkeyPatch) -> StudentConfig:
     monkeypatch.setitem(PRESETS, "thin", STUDENT)
-    return StudentConfig(preset="thin", priors=0.5)
+    return StudentConfig(preset="thin", priors=0.5, decay_share=0.5)
 
 
 def stopped(folder: Path, after: int, *words: object, **options: object) -> None:

@@ -50,7 +50,7 @@ def whole(processes: Processes, folder: Path) -> None:
     """Trains a student in one go, and again with a stop, by a budget of steps; then by one of seconds."""
     generator = torch.Generator().manual_seed(1)
     images = [torch.randint(0, 256, (3, 80, 80), generator=generator).byte()]
-    student = StudentConfig(priors=0.5)
+    student = StudentConfig(priors=0.5, decay_share=0.5)
 
     def run(**options: object) -> EVC:
         return train_stages(build(0), images, CONFIG, student=student, processes=processes, **options).network
