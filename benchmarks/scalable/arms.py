@@ -35,7 +35,7 @@ from maskdecay.codecs.evc._students import StudentConfig, count_student_encoders
 from maskdecay.codecs.evc._train_growth import load_base
 from maskdecay.codecs.evc._train_stages import train_stages
 from safetensors.torch import load_file, save_file
-from slimmed import Slimmed, plan_levels, rank_channels
+from slimmed import Chosen, Slimmed, plan_levels, rank_channels
 from torch import Tensor, nn
 from work import growth_work, step_work
 
@@ -252,6 +252,21 @@ ARMS: dict[str, Callable[[Lab], EVC]] = {
     "small": _small,
     "teacher": _teacher,
 }
+
+
+def shapes(lab: Lab) -> dict[str, EVC]:
+    """Networks of all widths that arms have, untrained: what an encoder's time depends on."""
+    slimmed = [_encoder(lab.teacher, level) for level in lab.settings["levels"]]
+    small = [_encoder(lab.teacher, lab.settings["small"]) for _ in range(lab.encoders)]
+    return {
+        "teacher": lab.teacher,
+        "slimmed": ScalableEVC.around(copy.deepcopy(lab.teacher), Chosen(slimmed)),
+        "small encoders": ScalableEVC.around(copy.deepcopy(lab.teacher), md.ResidualEnsemble(small)),
+    }
+
+
+def _encoder(teacher: EVC, widths: Sequence[int]) -> nn.Module:
+    return EVC(replace(teacher.config, encoder=(*widths, teacher.config.latent))).enc
 
 
 def add_preset(teacher: EVC, small: Sequence[int]) -> None:

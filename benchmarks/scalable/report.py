@@ -29,13 +29,15 @@ COLOURS = {
     "grown-1": "#8B5A2B",
     "teacher": "#202124",
 }
+_TIMED = {"teacher": "teacher", "slimmed": "slimmed"}  # and all others as small encoders
 EXPLAINED = """
 BD-rate is against the arm `teacher` of the same seed (bits for the same PSNR, by the networks' own estimate); cost is
 bpp + lambda * 255² * mse, mean over rates and pictures. Encoder MACs are per pixel. Milliseconds are of the encoder
-alone by `fast`, one thread, all in turns in one run; the ratio says how many times as fast as the teacher's it is. The
-budget counts convolutions and matrix products of all training steps, forward and backward, not what chooses channels
-and fits least squares. Steps of the slimmed encoder are counted at its true widths, though they are computed with all
-channels multiplied by 0 or 1. Minutes are all that an arm's training took, beside other work on the machine.
+alone by `fast`, one thread, all in turns in one run, arms of the same widths together; the ratio says how many times as
+fast as the teacher's it is. The budget counts convolutions and matrix products of all training steps, forward and
+backward, not what chooses channels and fits least squares. Steps of the slimmed encoder are counted at its true widths,
+though they are computed with all channels multiplied by 0 or 1. Minutes are all that an arm's training took, beside
+other work on the machine.
 """
 Runs = list[dict[str, Any]]
 
@@ -78,7 +80,7 @@ def draw(runs: Runs, timed: Mapping[str, Any], path: Path) -> None:
     """A line per arm: the encoder's milliseconds against BD-rate, effort after effort; nothing without BD-rates."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for arm, effort, own in _arms(runs):
-        found, label = _bd_rates(runs, own), arm if effort is None else f"{arm} {effort}"
+        found, label = _bd_rates(runs, own), _timed(arm, effort)
         if found and label in timed["encoders"]:
             lines.setdefault(arm, []).append((timed["encoders"][label]["median_ms"], fmean(found)))
     if not lines:
@@ -119,8 +121,14 @@ def _curve(found: Mapping[str, Any]) -> PublishedCurve:
 
 
 def _times(timed: Mapping[str, Any] | None, arm: str, effort: int | None) -> list[str]:
-    found = None if timed is None else timed["encoders"].get(arm if effort is None else f"{arm} {effort}")
+    found = None if timed is None else timed["encoders"].get(_timed(arm, effort))
     return ["", ""] if found is None else [f"{found['median_ms']:.1f}", f"{found['speedup']:.2f}"]
+
+
+def _timed(arm: str, effort: int | None) -> str:
+    """Under which name encoders of an arm's widths were timed."""
+    name = _TIMED.get(arm, "small encoders")
+    return name if effort is None else f"{name} {effort}"
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

@@ -3,7 +3,7 @@
     python benchmarks/scalable/run.py all --config benchmarks/scalable/scalable.toml \\
         --out benchmarks/scalable/results --teacher narrow-large-float --train PHOTOS --test KODAK
 
-`train` makes one JSON file per arm and seed in OUT/runs, `latency` times all encoders of a seed in one run, `report`
+`train` makes one JSON file per arm and seed in OUT/runs, `latency` times all kinds of encoders in one run, `report`
 writes results.md and a plot; `all` does the three. A run that was stopped, by Ctrl-C or by --minutes, goes on when the
 command is given again. `weights` writes an arm's network for `maskdecay evc train --start` and `--model`.
 """
@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from arms import Lab, add_preset, set_seed, train_arm
+from arms import Lab, add_preset, set_seed, shapes, train_arm
 from judge import judge, time_encoders
 from maskdecay.codecs._images import load_folder
 from maskdecay.codecs._train_hooks import TrainingStopped
@@ -72,7 +72,7 @@ def only_train(
 def latency(
     config: Config, out: Out, teacher: Teacher, width: Width = 768, height: Height = 512, seconds: Seconds = 10.0
 ) -> None:
-    """Time the encoders that are there, with one thread, and in turns."""
+    """Time encoders of the arms' widths, with one thread, and in turns; none has to be trained."""
     time_all(read(config), out, teacher, size=(width, height), seconds=seconds)
 
 
@@ -157,15 +157,9 @@ def make_run(arm: str, lab: Lab, images: Any) -> dict[str, Any]:
 
 
 def time_all(settings: Mapping[str, Any], out: Path, teacher: str, *, size: tuple[int, int], seconds: float) -> None:
-    """Time the encoders of the first seed's runs that are there."""
+    """Time the encoders of all widths that arms have."""
     torch.set_num_threads(1)
-    seed, networks = settings["seeds"][0], {}
-    for arm in settings["arms"]:
-        if (out / "runs" / f"{arm}.s{seed}.json").exists():
-            lab = make_lab(settings, out, teacher, arm, seed, [], lambda: False)
-            networks[arm] = train_arm(arm, lab)  # reads what is there
-    if "teacher" not in networks:
-        raise typer.BadParameter("ratios refer to the arm teacher, which has no run file yet")
+    networks = shapes(make_lab(settings, out, teacher, "teacher", 0, [], lambda: False))
     found = time_encoders(networks, size=size, seconds=seconds, baseline="teacher")
     data = {"encoders": found, "size": list(size), **surroundings()}
     (out / "latency.json").write_text(json.dumps(data, indent=1), encoding="utf-8")

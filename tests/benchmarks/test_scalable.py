@@ -90,8 +90,11 @@ def test_arms_are_trained_judged_timed_and_reported(lab, made, tmp_path, monkeyp
 
     lab.run.time_all(SETTINGS, tmp_path, teacher, size=(64, 64), seconds=0.02)
     timed = json.loads((tmp_path / "latency.json").read_text())
-    assert set(timed["encoders"]) == {"slimmed 1", "slimmed 2", "teacher"}
+    assert set(timed["encoders"]) == {"slimmed 1", "slimmed 2", "teacher", "small encoders 1", "small encoders 2"}
     assert timed["encoders"]["teacher"]["speedup"] == 1
+    shapes = lab.arms.shapes(lab.run.make_lab(SETTINGS, tmp_path, teacher, "teacher", 0, [], lambda: False))
+    judged = lab.judge.judge(shapes["slimmed"], [torch.zeros(3, 64, 64)], [0])
+    assert [one["encoder_macs"] for one in judged] == macs["slimmed.s0"]
     lab.report.write_report(tmp_path)
     assert (tmp_path / "results.md").read_text().count("\n| ") == 1 + 3
     said.clear()
@@ -116,7 +119,10 @@ def test_the_report_holds_efforts_against_the_teacher(lab, tmp_path):
     (tmp_path / "runs").mkdir()
     for own in (run("teacher", 1.0), run("grown", 1.5, 1.2)):
         (tmp_path / "runs" / f"{own['arm']}.json").write_text(json.dumps(own))
-    times = {name: {"median_ms": 2.0, "p90_ms": 3.0, "speedup": 1.5} for name in ("grown 1", "grown 2", "teacher")}
+    times = {
+        name: {"median_ms": 2.0, "p90_ms": 3.0, "speedup": 1.5}
+        for name in ("small encoders 1", "small encoders 2", "teacher")
+    }
     (tmp_path / "latency.json").write_text(json.dumps({"encoders": times, "size": [64, 48], **told}))
     lab.report.write_report(tmp_path)
     lines = (tmp_path / "results.md").read_text().splitlines()
