@@ -3,6 +3,7 @@
 - grown: small encoders cut from the teacher's one after the other, which keep other channels each, are fitted by least
   squares to what those before them left, and learn it; then all together. Ours.
 - grown-N: N encoders by the same.
+- alike: as grown, but all encoders keep the same channels.
 - joined: cut and refitted in the same way, but trained all together for the whole budget, none by itself.
 - decayed: by repeated mask decay as published: all encoders keep the same channels.
 - apart: by repeated mask decay, but encoders keep other channels each: the trainer's default.
@@ -172,6 +173,11 @@ def _apart(lab: Lab) -> EVC:
     return lab.part(copy.deepcopy(lab.teacher), "apart", 1.0, student=student)
 
 
+def _alike(lab: Lab) -> EVC:
+    student = lab.student(lab.encoders, decay_share=0.0, reuse=1.0)
+    return lab.part(copy.deepcopy(lab.teacher), "alike", 1.0, student=student)
+
+
 def _joined(lab: Lab) -> EVC:
     if (lab.folder / "joined.safetensors").exists():
         encoders = md.ResidualEnsemble([_fresh_encoder(lab, number) for number in range(lab.encoders)])
@@ -244,6 +250,7 @@ def _teacher(lab: Lab) -> EVC:
 ARMS: dict[str, Callable[[Lab], EVC]] = {
     "decayed": _decayed,
     "apart": _apart,
+    "alike": _alike,
     "joined": _joined,
     "independent": _independent,
     "fresh": _fresh,

@@ -21,6 +21,7 @@ COLOURS = {
     "apart": "#332288",
     "decayed": "#56B4E9",
     "independent": "#D55E00",
+    "alike": "#88CCEE",
     "joined": "#000000",
     "fresh": "#882255",
     "together": "#E69F00",

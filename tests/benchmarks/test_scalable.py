@@ -19,7 +19,7 @@ import maskdecay as md
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "scalable"
 NAMES = ("work", "cut", "slimmed", "arms", "judge", "report", "run")
 SETTINGS = {
-    "arms": ["slimmed", "teacher"],
+    "arms": ["slimmed", "joined", "teacher"],
     "seeds": [0],
     "rates": [0, 21, 42, 63],
     "test_images": 1,
@@ -69,7 +69,7 @@ def test_arms_are_trained_judged_timed_and_reported(lab, made, tmp_path, monkeyp
     assert lab.run.make_runs(SETTINGS, tmp_path, teacher, folders, say=said.append)
     runs = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "runs").iterdir()}
     efforts = {name: [one["effort"] for one in run["efforts"]] for name, run in runs.items()}
-    assert efforts == {"slimmed.s0": [1, 2], "teacher.s0": [None]}
+    assert efforts == {"slimmed.s0": [1, 2], "joined.s0": [1, 2], "teacher.s0": [None]}
     macs = {name: [one["encoder_macs"] for one in run["efforts"]] for name, run in runs.items()}
     assert [macs["slimmed.s0"][1]] == macs["teacher.s0"]
     assert macs["slimmed.s0"][0] < macs["slimmed.s0"][1]
@@ -96,7 +96,7 @@ def test_arms_are_trained_judged_timed_and_reported(lab, made, tmp_path, monkeyp
     judged = lab.judge.judge(shapes["slimmed"], [torch.zeros(3, 64, 64)], [0])
     assert [one["encoder_macs"] for one in judged] == macs["slimmed.s0"]
     lab.report.write_report(tmp_path)
-    assert (tmp_path / "results.md").read_text().count("\n| ") == 1 + 3
+    assert (tmp_path / "results.md").read_text().count("\n| ") == 1 + 5
     said.clear()
     assert lab.run.make_runs(SETTINGS, tmp_path, teacher, folders, say=said.append)
     assert said == []
