@@ -80,12 +80,13 @@ def main(
         rows.append(measure(target, count, train, pictures, seed))
         print(*rows[-1], flush=True)
     whole = cost(load_network("narrow-large-float"), pictures)
+    words = [Path(word).name if word.startswith("/") else word for word in sys.argv[2:]]
     table = tabulate(
         rows, ["student", "crops", "seed", "cut", "refitted", "seconds"], tablefmt="github", disable_numparse=True
     )
     text = f"""# Refitting a network that was cut at once
 
-    {" ".join(["python benchmarks/refit.py DATA", *sys.argv[2:]])}
+    {" ".join(["python benchmarks/refit.py DATA", *words])}
 
 Cost of the teacher: {whole:.3f}. No training but that of the teacher.
 

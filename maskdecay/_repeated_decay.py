@@ -60,7 +60,7 @@ def grow_ensemble(
     decay: DecayConfig | Cut,
     train: Train,
     show: Show | None = None,
-    reuse: float = 0.6,
+    reuse: float = 1.0,
     start: ResidualEnsemble | None = None,
     tuned: bool = True,
     on_branch: Callable[[ResidualEnsemble], object] | None = None,
@@ -74,9 +74,9 @@ def grow_ensemble(
     Each branch starts as a copy of the large network behind the branches that are done. It learns the residual they
     leave (`learn`; the first has none and skips it), decays to the plan's widths (`decay`), is cut, which is proven by
     `shrink`, and recovers (`tune`). Branches that are done are frozen meanwhile, in evaluation mode. After the last,
-    all train at all depths (`joint`). Which channels each branch keeps is decided before the first: branches that keep
-    the same ones would fail alike, and their mean with them. What stands behind the ensemble (a decoder, say) is the
-    hook's own: where it trains before the joint stage, smaller depths no longer fit it until then.
+    all train at all depths (`joint`). Which channels each branch keeps is decided before the first. What stands
+    behind the ensemble (a decoder, say) is the hook's own: where it trains before the joint stage, smaller depths no
+    longer fit it until then.
 
     With a `Cut` in place of a decay, branches lose their channels at once, least squares repair what they can (and fit
     the layer that makes a branch's output to the residual), and all training is `tune` and `joint`: steps of small

@@ -1,12 +1,12 @@
 """The arms: what each does with its budget, from the same teacher to a network with an effort or without.
 
-- grown: small encoders cut from the teacher's one after the other, which keep other channels each, are fitted by least
-  squares to what those before them left, and learn it; then all together. Ours.
+- alike: small encoders cut from the teacher's one after the other, which keep the same channels, are fitted by least
+  squares to what those before them left, and learn it; then all together. The trainer's default.
+- grown: the same, but each keeps other channels, as far as their importance allows.
 - grown-N: N encoders by the same.
-- alike: as grown, but all encoders keep the same channels.
-- joined: cut and refitted in the same way, but trained all together for the whole budget, none by itself.
+- joined: cut and refitted as those of grown, but trained all together for the whole budget, none by itself.
 - decayed: by repeated mask decay as published: all encoders keep the same channels.
-- apart: by repeated mask decay, but encoders keep other channels each: the trainer's default.
+- apart: by repeated mask decay, but encoders keep other channels each.
 - independent: as many small encoders, each cut from the teacher's and trained on its own before the teacher's decoder,
   without regard to the others; effort e takes the mean of the first e; then all together.
 - fresh: the same, from random weights.
@@ -45,6 +45,7 @@ import maskdecay as md
 PRESET = "benchmark-scalable"
 """Under this name the widths of the config become a preset: small encoders before the teacher's decoder."""
 _CHECKPOINT_SECONDS = 120
+_OTHER_CHANNELS = 0.6  # `reuse` of arms whose encoders keep other channels; untrained.py tries others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +156,8 @@ def train_arm(arm: str, lab: Lab) -> EVC:
     """
     name, _, count = arm.partition("-")
     if name == "grown":
-        return lab.part(
-            copy.deepcopy(lab.teacher), arm, 1.0, student=lab.student(int(count or lab.encoders), decay_share=0.0)
-        )
+        student = lab.student(int(count or lab.encoders), decay_share=0.0, reuse=_OTHER_CHANNELS)
+        return lab.part(copy.deepcopy(lab.teacher), arm, 1.0, student=student)
     if arm not in ARMS:
         raise ValueError(f"there is no arm {arm!r}; there are grown, grown-N, {', '.join(ARMS)}")
     return ARMS[arm](lab)
@@ -169,7 +169,7 @@ def _decayed(lab: Lab) -> EVC:
 
 
 def _apart(lab: Lab) -> EVC:
-    student = lab.student(lab.encoders, decay_share=0.5)
+    student = lab.student(lab.encoders, decay_share=0.5, reuse=_OTHER_CHANNELS)
     return lab.part(copy.deepcopy(lab.teacher), "apart", 1.0, student=student)
 
 
@@ -182,8 +182,8 @@ def _joined(lab: Lab) -> EVC:
     if (lab.folder / "joined.safetensors").exists():
         encoders = md.ResidualEnsemble([_fresh_encoder(lab, number) for number in range(lab.encoders)])
     else:
-        reuse, small = StudentConfig.reuse, lab.settings["small"]
-        encoders = cut_encoders(lab.teacher, lab.images, small, lab.config, depths=lab.encoders, reuse=reuse)
+        small, depths = lab.settings["small"], lab.encoders
+        encoders = cut_encoders(lab.teacher, lab.images, small, lab.config, depths=depths, reuse=_OTHER_CHANNELS)
     network = ScalableEVC.around(copy.deepcopy(lab.teacher), encoders).requires_grad_(True)
     return lab.part(network, "joined", 1.0, kind="joint")
 

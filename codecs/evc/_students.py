@@ -38,7 +38,7 @@ class StudentConfig(StudentSettings):
     preset: str | None = None
     priors: float | None = None
     decay_share: float = 0.0
-    reuse: float = 0.6
+    reuse: float = 1.0
 
     def __post_init__(self) -> None:
         given = [name for name in ("preset", "plan", "macs") if getattr(self, name) is not None]

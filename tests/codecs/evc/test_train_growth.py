@@ -195,7 +195,7 @@ def test_encoders_that_are_cut_at_once_differ_and_go_on_after_stops(
 ) -> None:
     """Stops are in the tuning of both encoders, between the two, and in the end."""
     words = (images, replace(CONFIG, steps=6))
-    options = {"student": replace(student, decay_share=0.0), "exact": False}
+    options = {"student": replace(student, decay_share=0.0, reuse=0.6), "exact": False}
     whole = train_stages(copy.deepcopy(teacher), *words, **options)  # type: ignore[arg-type]
     assert whole.stage_steps == dict(zip((STAGES[1], *STAGES[4:]), (2, 2, 2), strict=True))
     assert widths(whole.network) == [4, 4]
