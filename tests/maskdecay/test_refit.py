@@ -265,6 +265,22 @@ def test_side_by_side_or_one_after_the_other_the_weights_are_the_same(monkeypatc
     assert all(torch.equal(a, b) for a, b in zip(small.parameters(), reference.parameters(), strict=True))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_cuda_refits_as_the_cpu_does():
+    """Runs side by side share the stream of the thread that starts them."""
+    x, found = torch.rand(12, 3, 9, 10), []
+    for device in ("cpu", "cuda"):
+        model = deep()
+        masks = halved(model, x[:1])
+        model.to(device)
+        with torch.cuda.stream(torch.cuda.Stream()):
+            md.refit(model, masks, x.to(device).split(5), samples=100)
+        torch.cuda.synchronize()
+        found.append(model.state_dict())
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name].cpu(), tensor, rtol=1e-3, atol=1e-4)
+
+
 def test_all_batches_run_twice_and_two_of_them_once_more():
     model, x, runs = deep(), torch.rand(12, 3, 9, 10), []
     masks = halved(model, x[:1])
