@@ -21,7 +21,7 @@ COLOURS = {
     "apart": "#332288",
     "decayed": "#56B4E9",
     "independent": "#D55E00",
-    "alike": "#88CCEE",
+    "alike": "#AA4499",
     "joined": "#000000",
     "fresh": "#882255",
     "together": "#E69F00",
@@ -86,14 +86,14 @@ def draw(runs: Runs, timed: Mapping[str, Any], path: Path) -> None:
             lines.setdefault(arm, []).append((timed["encoders"][label]["median_ms"], fmean(found)))
     if not lines:
         return
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for arm, points in lines.items():
         colour = COLOURS.get(arm, "#5f6368")
         axes.plot(*zip(*points, strict=True), "o-", color=colour, label=arm, linewidth=2, markersize=5)
     axes.set_xlabel(f"encoder, ms on {timed['size'][0]}x{timed['size'][1]}, one thread")
     axes.set_ylabel("BD-rate against the teacher, % (lower is better)")
     axes.grid(color="#dddddd", linewidth=0.8)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
