@@ -17,7 +17,7 @@ from PIL import Image
 import maskdecay as md
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "scalable"
-NAMES = ("work", "cut", "slimmed", "arms", "judge", "report", "run")
+NAMES = ("work", "cut", "slimmed", "arms", "judge", "report", "run", "errors")
 SETTINGS = {
     "arms": ["slimmed", "joined", "teacher"],
     "seeds": [0],
@@ -190,3 +190,24 @@ def test_widths_are_nested_and_computed_alike_when_cut(lab):
         assert torch.equal(slimmed(x), network.enc(x))
         torch.testing.assert_close(slimmed.all_depths(x)[0], slimmed(x, 1))
     copy.deepcopy(slimmed).all_depths(x).square().mean().backward()
+
+
+def test_errors_of_encoders_are_held_against_the_teachers_latents(lab, made, monkeypatch):
+    monkeypatch.setattr(lab.errors, "TEACHER", str(made / "teacher.safetensors"))
+    teacher = load_network(made / "teacher.safetensors")
+
+    def off_by(scale):
+        """The teacher's encoder, with an error that alternates over the latents' channels."""
+        encoder = copy.deepcopy(teacher.enc)
+        error = scale * torch.tensor([1.0, -1.0] * 4)[None, :, None, None]
+        encoder.register_forward_hook(lambda _, __, output: output + error)
+        return encoder
+
+    network = ScalableEVC.around(teacher, md.ResidualEnsemble([off_by(1.0), off_by(-0.5)])).eval()
+    pictures = torch.rand(1, 3, 64, 64)
+    own, means, alike = lab.errors.compare(network, pictures)
+    with torch.no_grad():
+        unit = teacher.enc(pictures).var().item() / 1000
+    assert own == f"{1 / unit:.2f}, {0.25 / unit:.2f}"
+    assert means == f"{1 / unit:.2f}, {0.0625 / unit:.2f}"
+    assert alike == "-1.00"
