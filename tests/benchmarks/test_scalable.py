@@ -4,6 +4,7 @@ import copy
 import importlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,9 @@ def test_the_report_holds_efforts_against_the_teacher(lab, tmp_path):
     assert (tmp_path / "latency_bd.png").stat().st_size > 1000
 
 
-def test_a_run_that_was_stopped_goes_on(lab, made, tmp_path):
+def test_a_run_that_was_stopped_goes_on(lab, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(lab.cut, "_OBSERVED", 2)
+    monkeypatch.setattr(lab.cut, "refit_crops", partial(lab.cut.refit_crops, count=4))
     settings = {**SETTINGS, "arms": ["independent"]}
     teacher = lab.run.load_network(made / "teacher.safetensors")
     images = lab.run.load_folder(made / "photos")
