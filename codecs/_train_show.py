@@ -24,7 +24,7 @@ class Shown:
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TaskProgressColumn())
         text = TextColumn("{task.fields[text]}")
         self.bars = Bars(*columns, text, console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.bars.add_task("training", total=1.0, text="")
+        self.task = self.bars.add_task("getting ready", total=1.0, text="")
         self.command = command
         self.last: Progress | None = None
 
