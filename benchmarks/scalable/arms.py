@@ -180,7 +180,7 @@ def _alike(lab: Lab) -> EVC:
 
 def _joined(lab: Lab) -> EVC:
     if (lab.folder / "joined.safetensors").exists():
-        encoders = md.ResidualEnsemble([_fresh_encoder(lab, number) for number in range(lab.encoders)])
+        encoders = _fresh_encoders(lab)
     else:
         small, depths = lab.settings["small"], lab.encoders
         encoders = cut_encoders(lab.teacher, lab.images, small, lab.config, depths=depths, reuse=_OTHER_CHANNELS)
@@ -218,8 +218,8 @@ def _one_by_one(lab: Lab, name: str, make: Callable[[int], nn.Module], *, kind: 
 
 
 def _together(lab: Lab) -> EVC:
-    encoders = md.ResidualEnsemble([_fresh_encoder(lab, number) for number in range(lab.encoders)])
-    return lab.part(ScalableEVC.around(copy.deepcopy(lab.teacher), encoders), "together", 1.0, kind="fresh")
+    network = ScalableEVC.around(copy.deepcopy(lab.teacher), _fresh_encoders(lab))
+    return lab.part(network, "together", 1.0, kind="fresh")
 
 
 def _slimmed(lab: Lab) -> EVC:
@@ -263,23 +263,23 @@ ARMS: dict[str, Callable[[Lab], EVC]] = {
 
 def shapes(lab: Lab) -> dict[str, EVC]:
     """Networks of all widths that arms have, untrained: what an encoder's time depends on."""
-    slimmed = [_encoder(lab.teacher, level) for level in lab.settings["levels"]]
-    small = [_encoder(lab.teacher, lab.settings["small"]) for _ in range(lab.encoders)]
+    config = lab.teacher.config
+    slimmed = [EVC(replace(config, encoder=(*level, config.latent))).enc for level in lab.settings["levels"]]
     return {
         "teacher": lab.teacher,
         "slimmed": ScalableEVC.around(copy.deepcopy(lab.teacher), Chosen(slimmed)),
-        "small encoders": ScalableEVC.around(copy.deepcopy(lab.teacher), md.ResidualEnsemble(small)),
+        "small encoders": ScalableEVC.around(copy.deepcopy(lab.teacher), _fresh_encoders(lab)),
     }
-
-
-def _encoder(teacher: EVC, widths: Sequence[int]) -> nn.Module:
-    return EVC(replace(teacher.config, encoder=(*widths, teacher.config.latent))).enc
 
 
 def add_preset(teacher: EVC, small: Sequence[int]) -> None:
     """Let training know the widths of the small encoders by a preset's name."""
     latent = teacher.config.latent
     SCALABLE_PRESETS[PRESET] = replace(teacher.config, encoder=(*small, latent))
+
+
+def _fresh_encoders(lab: Lab) -> md.ResidualEnsemble:
+    return md.ResidualEnsemble([_fresh_encoder(lab, number) for number in range(lab.encoders)])
 
 
 def _fresh_encoder(lab: Lab, number: int) -> Any:

@@ -2,8 +2,8 @@
 
     python benchmarks/scalable/errors.py DATA --arms alike,decayed,joined,independent
 
-Reads what `run.py train` left in the results' `weights`; arms that are not there are trained by that first. DATA holds
-`val`, of which the middles of 12 pictures are encoded.
+Reads what `run.py train` left in the results' `weights`. DATA holds `val`, of which the middles of 12 pictures are
+encoded.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Annotated, Any
 import torch
 import typer
 from arms import train_arm
-from maskdecay.codecs import load_folder
+from judge import middles
 from maskdecay.codecs.evc import ScalableEVC, load_network
 from maskdecay.profiling._environment import environment_of
 from run import make_lab, read
 from tabulate import tabulate
 from torch import Tensor
 
-TEACHER, SIDE, SEED = "narrow-large-float", 256, 0
+TEACHER, SEED = "narrow-large-float", 0
 
 
 def main(
@@ -33,18 +33,14 @@ def main(
     """Encode and compare."""
     torch.set_num_threads(1)
     settings = read(Path(__file__).with_name("scalable.toml"))
-    middles = []
-    for picture in load_folder(data / "val")[:12]:
-        top, left = ((side - SIDE) // 2 for side in picture.shape[1:])
-        middles.append(picture[:, top : top + SIDE, left : left + SIDE])
-    rows = []
+    pictures, rows = middles(data / "val"), []
     for arm in arms.split(","):
         lab = make_lab(settings, out, TEACHER, arm, SEED, [], lambda: False)
         if not (lab.folder / f"{arm}.safetensors").exists():
             raise typer.BadParameter(f"there are no weights of arm {arm}; make them with run.py train")
         network = train_arm(arm, lab).eval()
         assert isinstance(network, ScalableEVC)
-        rows.append([arm, *compare(network, torch.stack(middles) / 255)])
+        rows.append([arm, *compare(network, pictures)])
     head = ["arm", "each by itself", "means of 1, 2, ...", "correlations with encoder 1", "with 2", "with 3"]
     text = f"""# Errors of small encoders
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
+from maskdecay.codecs import load_folder
 from maskdecay.codecs._metrics import bits_per_pixel, mean_squared_error, psnr
 from maskdecay.codecs.evc import EVC, ScalableEVC, fast, rate_to_lambda
 from maskdecay.profiling import compare, macs
 from maskdecay.profiling._timing import Timing
 from torch import Tensor, nn
+
+
+def middles(folder: Path, count: int = 12, side: int = 256) -> Tensor:
+    """The middle squares of a folder's first pictures, in 0 to 1."""
+    found = []
+    for picture in load_folder(folder)[:count]:
+        top, left = ((length - side) // 2 for length in picture.shape[1:])
+        found.append(picture[:, top : top + side, left : left + side])
+    return torch.stack(found) / 255
 
 
 class Encoding(nn.Module):

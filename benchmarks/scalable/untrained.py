@@ -18,6 +18,7 @@ from typing import Annotated
 import torch
 import typer
 from cut import cut_encoders
+from judge import middles
 from maskdecay.codecs import load_folder
 from maskdecay.codecs.evc import ScalableEVC, TrainConfig, load_network, rate_to_lambda
 from maskdecay.profiling._environment import environment_of
@@ -45,11 +46,7 @@ def main(
     teacher = load_network("narrow-large-float").eval()
     train = load_folder(data / "train_small")
     settings = tomllib.loads(Path(__file__).with_name("scalable.toml").read_text(encoding="utf-8"))
-    middles = []
-    for picture in load_folder(data / "val")[:12]:
-        top, left = ((side - SIDE) // 2 for side in picture.shape[1:])
-        middles.append(picture[:, top : top + SIDE, left : left + SIDE])
-    pictures = torch.stack(middles) / 255
+    pictures = middles(data / "val")
     rows, config = [], TrainConfig(steps=1, batch_size=2, crop=SIDE, seed=0)
     for factor in map(float, reuse.split(",")):
         encoders = cut_encoders(teacher, train, settings["small"], config, depths=settings["encoders"], reuse=factor)
