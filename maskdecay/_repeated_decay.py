@@ -15,8 +15,7 @@ from ._cut import Cut
 from ._decay import MaskDecay
 from ._decay_config import DecayConfig
 from ._ensemble import ResidualEnsemble
-from ._importance import least_important
-from ._masks import insert_masks
+from ._masks import Masks, insert_masks
 from ._plan import Plan
 from ._refit import evaluating
 from ._shrink import shrink
@@ -50,6 +49,7 @@ class GrowthStage:
 
 Train = Callable[[ResidualEnsemble, GrowthStage], object]
 Show = Callable[[ResidualEnsemble, Callable[[], None]], object]
+How = DecayConfig | Cut
 
 
 def grow_ensemble(
@@ -57,10 +57,9 @@ def grow_ensemble(
     plan: Plan,
     *,
     depths: int,
-    decay: DecayConfig | Cut,
+    decay: How | Callable[[int], How],
     train: Train,
     show: Show | None = None,
-    reuse: float = 1.0,
     start: ResidualEnsemble | None = None,
     tuned: bool = True,
     on_branch: Callable[[ResidualEnsemble], object] | None = None,
@@ -74,29 +73,29 @@ def grow_ensemble(
     Each branch starts as a copy of the large network behind the branches that are done. It learns the residual they
     leave (`learn`; the first has none and skips it), decays to the plan's widths (`decay`), is cut, which is proven by
     `shrink`, and recovers (`tune`). Branches that are done are frozen meanwhile, in evaluation mode. After the last,
-    all train at all depths (`joint`). Which channels each branch keeps is decided before the first. What stands
-    behind the ensemble (a decoder, say) is the hook's own: where it trains before the joint stage, smaller depths no
-    longer fit it until then.
+    all train at all depths (`joint`). What stands behind the ensemble (a decoder, say) is the hook's own: where it
+    trains before the joint stage, smaller depths no longer fit it until then.
 
     With a `Cut` in place of a decay, branches lose their channels at once, least squares repair what they can (and fit
     the layer that makes a branch's output to the residual), and all training is `tune` and `joint`: steps of small
     networks from the first.
 
+    Which channels a branch keeps is decided when it is masked. Let `show`, and the batches of a `Cut`, draw other data
+    for each branch: those that begin alike err alike, and their mean is hardly better than one of them. Measured in
+    docs/evc_scalable.md.
+
     Args:
         large: the trained network; it is copied and stays as it is.
         plan: widths of a branch, from the groups of `large` itself.
         depths: branches to have at the end.
-        decay: settings of each `MaskDecay`, or a `Cut`. Its importance is that of the large network's channels, as it
-            is given.
+        decay: settings of each `MaskDecay`, or a `Cut`; or a function that gives those of a branch by its index.
         train: called for each stage with the ensemble as it is then. It puts it before whatever it feeds, and trains:
             the newest depth, `ensemble(x)`, or in the stage `joint` all, `ensemble.all_depths(x)`. It moves what it
             needs to its device, and changes the ensemble in place. Only parameters with `requires_grad` are to train.
-        show: wanted where `decay.importance` is `fisher` or `taylor`; called once, with the masked large network as an
-            ensemble of one, and a function. It runs some 30 batches without a step of an optimizer. For `fisher` it
-            calls the function after each `loss.backward()` and then sets gradients to zero; for `taylor` it leaves
-            their sum. A call that goes on behind `start` calls it again, and wants the same batches.
-        reuse: factor on the importance of a channel for each earlier branch that keeps it, in 0 to 1; at 1 all branches
-            keep the same channels. How the default was chosen: docs/evc_scalable.md.
+        show: wanted where the importance is `fisher` or `taylor`; called for each new branch, with a copy of the
+            ensemble whose newest branch is masked, and a function. It runs some 30 batches without a step of an
+            optimizer. For `fisher` it calls the function after each `loss.backward()` and then sets gradients to zero;
+            for `taylor` it leaves their sum. A growth that goes on behind `start` is equal if a branch's batches are.
         start: branches that are done, from an earlier call's `on_branch`; the call goes on behind them.
         tuned: False where the last branch of `start` is small but its stage `tune` is still to come.
         on_branch: called with the branches done so far after each new one, to save them (`md.save`).
@@ -107,21 +106,22 @@ def grow_ensemble(
 
     Raises:
         ValueError: the plan is not of `large`, more branches are done than wanted, none is there to tune, `show` is
-            missing, `reuse` is out of range, the decay is to choose anew while it runs, or the hook took too few steps
-            for it; the message says which.
+            missing, a decay is to choose anew by gradients while it runs, or the hook took too few steps for it; the
+            message says which.
     """
     done = [] if start is None else list(copy.deepcopy(start).branches)
-    _check(large, plan, depths, len(done), decay, show, reuse)
+    _check(large, plan, depths, len(done))
     if not (tuned or done):
         raise ValueError("tuned=False, but start has no branch that is still to tune")
-    scores = _score_branches(large, plan, depths, decay.importance, show, reuse) if len(done) < depths else []
     half_done = None if tuned else done.pop()
     while len(done) < depths:
         newest, half_done = half_done, None
         ensemble = ResidualEnsemble([*done, copy.deepcopy(large) if newest is None else newest])
         with _frozen(done):
             if newest is None:
-                ensemble.branches[-1] = _narrowed(ensemble, plan, decay, train, scores[len(done)], example_inputs)
+                how = decay(len(done)) if callable(decay) else decay
+                _check_how(how, show)
+                ensemble.branches[-1] = _narrowed(ensemble, plan, how, train, show, example_inputs)
             train(ensemble, GrowthStage(kind="tune", branch=len(done)))
         done = list(ensemble.branches)
         ensemble.zero_grad(set_to_none=True)
@@ -133,47 +133,25 @@ def grow_ensemble(
     return ensemble.eval()
 
 
-def _check(
-    large: nn.Module, plan: Plan, depths: int, done: int, decay: DecayConfig | Cut, show: Show | None, reuse: float
-) -> None:
+def _check(large: nn.Module, plan: Plan, depths: int, done: int) -> None:
     if depths < 1 or done > depths:
         raise ValueError(f"depths={depths} with {done} branches done; ask for at least 1, and for no fewer than are")
-    if decay.importance in _BY_GRADIENTS and show is None:
-        raise ValueError(
-            f"importance '{decay.importance}' is told by gradients; pass show=, which runs some batches backward, or "
-            "choose importance='weight_norm'"
-        )
-    if not 0 <= reuse <= 1:
-        raise ValueError(f"reuse={reuse} is a factor on importance and must lie in [0, 1]; 1 lets all keep the same")
-    if isinstance(decay, DecayConfig) and decay.select != "fixed":
-        raise ValueError(
-            f"select={decay.select!r}: the channels of all branches are chosen before the first; use select='fixed'"
-        )
     plan.check_model(large)
 
 
-def _score_branches(
-    large: nn.Module, plan: Plan, depths: int, importance: str, show: Show | None, reuse: float
-) -> list[dict[str, Tensor]]:
-    """How important the large network's channels are to each branch, given what those before it keep."""
-    masked = copy.deepcopy(large)
-    masks = insert_masks(masked, plan)
-    if importance in _BY_GRADIENTS and show is not None:
-        masked.zero_grad(set_to_none=True)
-        show(ResidualEnsemble([masked]), masks.observe)
-    scores, found = masks.scores(importance), []
-    for _ in range(depths):
-        found.append(scores)
-        scores = {name: _discounted(score, plan.keep[name], reuse) for name, score in scores.items()}
-    return found
-
-
-def _discounted(score: Tensor, keep: int, reuse: float) -> Tensor:
-    """Scores for the next branch: what this one keeps counts less."""
-    score, kept = score.clone(), torch.ones_like(score, dtype=torch.bool)
-    kept[least_important(score, score.numel() - keep)] = False
-    score[kept] *= reuse
-    return score
+def _check_how(how: How, show: Show | None) -> None:
+    if how.importance not in _BY_GRADIENTS:
+        return
+    if show is None:
+        raise ValueError(
+            f"importance '{how.importance}' is told by gradients; pass show=, which runs some batches backward, or "
+            "choose importance='weight_norm'"
+        )
+    if isinstance(how, DecayConfig) and how.select != "fixed":
+        raise ValueError(
+            f"select={how.select!r} by importance '{how.importance}' needs gradients at every step, but `show` gives "
+            "them before the first only; use select='fixed', or importance='weight_norm'"
+        )
 
 
 @contextmanager
@@ -200,26 +178,35 @@ def _evaluate(branch: nn.Module, args: Any) -> None:
 def _narrowed(
     ensemble: ResidualEnsemble,
     plan: Plan,
-    how: DecayConfig | Cut,
+    how: How,
     train: Train,
-    scores: dict[str, Tensor],
+    show: Show | None,
     example_inputs: Any,
 ) -> nn.Module:
     """The newest branch, large, made small."""
-    if isinstance(how, Cut):
-        return _cut(ensemble, plan, how, scores, example_inputs)
-    if ensemble.depths > 1:
+    if isinstance(how, DecayConfig) and ensemble.depths > 1:
         train(ensemble, GrowthStage(kind="learn", branch=ensemble.depths - 1))
-    return _decayed(ensemble, plan, how, train, scores, example_inputs)
-
-
-def _cut(ensemble: ResidualEnsemble, plan: Plan, cut: Cut, scores: dict[str, Tensor], example_inputs: Any) -> nn.Module:
-    """Cuts the newest branch and returns its small form, fitted to what those before it leave."""
+    scores = _scores(ensemble, plan, how.importance, show) if how.importance in _BY_GRADIENTS else None
+    left = _left(ensemble, how) if isinstance(how, Cut) else None
     newest = ensemble.branches[-1]
-    left = _left(ensemble, cut)
     masks = insert_masks(newest, plan)
-    masks.set_scores(scores)
-    return replace(cut, importance="given").apply(newest, masks, outputs=left, example_inputs=example_inputs)
+    if scores is not None:
+        masks.set_scores(scores)
+        how = replace(how, importance="given")
+    if isinstance(how, Cut):
+        return how.apply(newest, masks, outputs=left, example_inputs=example_inputs)
+    _decay(ensemble, masks, how, train)
+    return shrink(newest, masks, example_inputs=example_inputs)
+
+
+def _scores(ensemble: ResidualEnsemble, plan: Plan, importance: str, show: Show | None) -> dict[str, Tensor]:
+    """How important the newest branch's channels are, by gradients of a copy."""
+    assert show is not None
+    shown = copy.deepcopy(ensemble)
+    masks = insert_masks(shown.branches[-1], plan)
+    shown.zero_grad(set_to_none=True)
+    show(shown, masks.observe)
+    return masks.scores(importance)
 
 
 @torch.no_grad()
@@ -236,19 +223,9 @@ def _left(ensemble: ResidualEnsemble, cut: Cut) -> list[Tensor] | None:
     return [whole + len(done) * (whole - mean) for whole, mean in found]
 
 
-def _decayed(
-    ensemble: ResidualEnsemble,
-    plan: Plan,
-    config: DecayConfig,
-    train: Train,
-    scores: dict[str, Tensor],
-    example_inputs: Any,
-) -> nn.Module:
-    """Decays the newest branch and returns its small form."""
-    newest = ensemble.branches[-1]
-    masks = insert_masks(newest, plan)
-    masks.set_scores(scores)
-    decay = MaskDecay(masks, **{**vars(config), "importance": "given"})
+def _decay(ensemble: ResidualEnsemble, masks: Masks, config: DecayConfig, train: Train) -> None:
+    """Lets the masks of the newest branch go to zero."""
+    decay = MaskDecay(masks, **vars(config))
     stage = GrowthStage(
         kind="decay",
         branch=ensemble.depths - 1,
@@ -266,4 +243,3 @@ def _decayed(
         )
     while not decay.done:
         decay.step()
-    return shrink(newest, masks, example_inputs=example_inputs)

@@ -1,12 +1,11 @@
 """The arms: what each does with its budget, from the same teacher to a network with an effort or without.
 
-- alike: small encoders cut from the teacher's one after the other, which keep the same channels, are fitted by least
-  squares to what those before them left, and learn it; then all together. The trainer's default.
-- grown: the same, but each keeps other channels, as far as their importance allows.
+- grown: small encoders cut from the teacher's one after the other, channels of each chosen, and fitted by least squares
+  to what those before it left, on crops of its own; it learns that before the next; then all together. The trainer's
+  default.
 - grown-N: N encoders by the same.
 - joined: cut and refitted as those of grown, but trained all together for the whole budget, none by itself.
-- decayed: by repeated mask decay as published: all encoders keep the same channels.
-- apart: by repeated mask decay, but encoders keep other channels each.
+- decayed: by repeated mask decay, as published.
 - independent: as many small encoders, each cut from the teacher's and trained on its own before the teacher's decoder,
   without regard to the others; effort e takes the mean of the first e; then all together.
 - fresh: the same, from random weights.
@@ -45,7 +44,6 @@ import maskdecay as md
 PRESET = "benchmark-scalable"
 """Under this name the widths of the config become a preset: small encoders before the teacher's decoder."""
 _CHECKPOINT_SECONDS = 120
-_OTHER_CHANNELS = 0.6  # `reuse` of arms whose encoders keep other channels; untrained.py tries others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +154,7 @@ def train_arm(arm: str, lab: Lab) -> EVC:
     """
     name, _, count = arm.partition("-")
     if name == "grown":
-        student = lab.student(int(count or lab.encoders), decay_share=0.0, reuse=_OTHER_CHANNELS)
+        student = lab.student(int(count or lab.encoders), decay_share=0.0)
         return lab.part(copy.deepcopy(lab.teacher), arm, 1.0, student=student)
     if arm not in ARMS:
         raise ValueError(f"there is no arm {arm!r}; there are grown, grown-N, {', '.join(ARMS)}")
@@ -164,26 +162,15 @@ def train_arm(arm: str, lab: Lab) -> EVC:
 
 
 def _decayed(lab: Lab) -> EVC:
-    student = lab.student(lab.encoders, decay_share=0.5, reuse=1.0)
+    student = lab.student(lab.encoders, decay_share=0.5)
     return lab.part(copy.deepcopy(lab.teacher), "decayed", 1.0, student=student)
-
-
-def _apart(lab: Lab) -> EVC:
-    student = lab.student(lab.encoders, decay_share=0.5, reuse=_OTHER_CHANNELS)
-    return lab.part(copy.deepcopy(lab.teacher), "apart", 1.0, student=student)
-
-
-def _alike(lab: Lab) -> EVC:
-    student = lab.student(lab.encoders, decay_share=0.0, reuse=1.0)
-    return lab.part(copy.deepcopy(lab.teacher), "alike", 1.0, student=student)
 
 
 def _joined(lab: Lab) -> EVC:
     if (lab.folder / "joined.safetensors").exists():
         encoders = _fresh_encoders(lab)
     else:
-        small, depths = lab.settings["small"], lab.encoders
-        encoders = cut_encoders(lab.teacher, lab.images, small, lab.config, depths=depths, reuse=_OTHER_CHANNELS)
+        encoders = cut_encoders(lab.teacher, lab.images, lab.settings["small"], lab.config, depths=lab.encoders)
     network = ScalableEVC.around(copy.deepcopy(lab.teacher), encoders).requires_grad_(True)
     return lab.part(network, "joined", 1.0, kind="joint")
 
@@ -193,8 +180,7 @@ def _independent(lab: Lab) -> EVC:
         if (lab.folder / f"independent-{number + 1}.safetensors").exists():
             return _fresh_encoder(lab, number)
         config = replace(lab.config, seed=1000 * lab.config.seed + number)
-        small = lab.settings["small"]
-        return cut_encoders(lab.teacher, lab.images, small, config, depths=1, reuse=1.0).branches[0]
+        return cut_encoders(lab.teacher, lab.images, lab.settings["small"], config, depths=1).branches[0]
 
     return _one_by_one(lab, "independent", cut, kind="alone")
 
@@ -249,8 +235,6 @@ def _teacher(lab: Lab) -> EVC:
 
 ARMS: dict[str, Callable[[Lab], EVC]] = {
     "decayed": _decayed,
-    "apart": _apart,
-    "alike": _alike,
     "joined": _joined,
     "independent": _independent,
     "fresh": _fresh,

@@ -18,10 +18,8 @@ from tabulate import tabulate
 
 COLOURS = {
     "grown": "#0072B2",
-    "apart": "#332288",
     "decayed": "#56B4E9",
     "independent": "#D55E00",
-    "alike": "#AA4499",
     "joined": "#000000",
     "fresh": "#882255",
     "together": "#E69F00",

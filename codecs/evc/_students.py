@@ -28,8 +28,6 @@ class StudentConfig(StudentSettings):
         preset: whose widths the encoder and the decoder get (the priors too, unless `priors` says otherwise); its
             latents are the teacher's. A scalable one also says how many encoders there will be.
         priors: share of the widths inside the priors that is kept.
-        reuse: of a scalable student, how much the channels of earlier encoders count for a later one; see
-            `md.grow_ensemble`.
 
     Raises:
         ValueError: widths are not given exactly once, or a value is out of range.
@@ -38,7 +36,6 @@ class StudentConfig(StudentSettings):
     preset: str | None = None
     priors: float | None = None
     decay_share: float = 0.0
-    reuse: float = 1.0
 
     def __post_init__(self) -> None:
         given = [name for name in ("preset", "plan", "macs") if getattr(self, name) is not None]
@@ -50,8 +47,6 @@ class StudentConfig(StudentSettings):
             raise ValueError("a budget of MACs narrows the priors already; leave priors out")
         if self.priors is not None and not 0 < self.priors <= 1:
             raise ValueError(f"priors={self.priors} must be a share in (0, 1]")
-        if not 0 <= self.reuse <= 1:
-            raise ValueError(f"reuse={self.reuse} is a factor on importance and must lie in [0, 1]")
         super().__post_init__()
 
 

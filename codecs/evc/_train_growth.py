@@ -40,7 +40,7 @@ class Growth:
         depths: how many.
         stages: of the whole training.
         steps: that each decay has; an estimate where seconds end it.
-        crops: on which least squares fit encoders that are cut at once.
+        crops: on which least squares fit an encoder that is cut at once, by its index.
         train: trains in a stage.
         observe: shows masks the gradients of some batches: gets the stage's index, the network, and what to call after
             each backward pass.
@@ -50,7 +50,7 @@ class Growth:
     depths: int
     stages: tuple[Stage, ...]
     steps: int
-    crops: Callable[[], Sequence[Tensor]]
+    crops: Callable[[int], Sequence[Tensor]]
     train: TrainStage
     observe: Callable[[int, EVC, Callable[[], None]], None]
 
@@ -72,10 +72,9 @@ class Growth:
             large,
             plan_encoder(large, self.student, example),
             depths=self.depths,
-            decay=self._how(),
+            decay=self._how,
             train=hooks.train,
             show=hooks.show,
-            reuse=self.student.reuse,
             start=md.ResidualEnsemble(done) if done else None,
             tuned=kind != "tune" or state is None,
             example_inputs=example,
@@ -86,16 +85,11 @@ class Growth:
         """Which of the stages a stage of the growth is."""
         return next(index for index, stage in enumerate(self.stages) if stage.growth == (kind, branch))
 
-    @property
-    def begins(self) -> int:
-        """Which of the stages is the first of the growth."""
-        return next(index for index, stage in enumerate(self.stages) if stage.growth is not None)
-
-    def _how(self) -> md.DecayConfig | md.Cut:
-        """How each encoder becomes narrow."""
+    def _how(self, branch: int) -> md.DecayConfig | md.Cut:
+        """How an encoder becomes narrow."""
         student = self.student
         if not student.decay_share:
-            return md.Cut(batches=self.crops(), importance=student.importance)
+            return md.Cut(batches=self.crops(branch), importance=student.importance)
         return md.DecayConfig(
             steps=self.steps, loss=student.loss, strength=student.strength, importance=student.importance
         )
@@ -131,10 +125,11 @@ class _Hooks:
             self.unmasked = self._base_of(encoders)
 
     def show(self, encoders: md.ResidualEnsemble, observe: Callable[[], None]) -> None:
-        """Show the masks of the large encoder some batches."""
+        """Show the masks of the newest encoder some batches, others than those before it were chosen by."""
+        kind = "decay" if self.growth.student.decay_share else "tune"
         network = ScalableEVC.around(self.network, encoders)
         with _still(network, encoders):
-            self.growth.observe(self.growth.begins, network, observe)
+            self.growth.observe(self.growth.index(kind, encoders.depths - 1), network, observe)
 
     def _train(self, index: int, encoders: md.ResidualEnsemble, stage: md.GrowthStage) -> None:
         network = ScalableEVC.around(self.network, encoders)

@@ -31,6 +31,8 @@ from ._train_pace import expected_steps
 from ._train_plan import plan_stages
 from ._typical_crops import typical_crops
 
+_APART = 1000  # between seeds: each stage's own is the number of the stage further
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
@@ -184,12 +186,15 @@ class _Training:
             config = self._config(index, None)
             observe_channels(call, network, self.images, config, self.processes, observed_batches(steps))
 
+        def crops(encoder: int) -> list[Tensor]:  # encoders that are fitted on other crops err less alike
+            return refit_crops(self.network, self.images, self.config.crop, self.config.seed + _APART * encoder)
+
         return Growth(
             student=self.student,
             depths=self.encoders,
             stages=self.stages,
             steps=steps,
-            crops=lambda: refit_crops(self.network, self.images, self.config.crop, self.config.seed),
+            crops=crops,
             train=self._train,
             observe=observe,
         )
