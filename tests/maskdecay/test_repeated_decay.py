@@ -38,14 +38,15 @@ class Trainer:
 
 
 class Shower:
-    """Shows the masks some batches."""
+    """Shows the masks some batches: of a branch those that `inputs` says, the same for all by default."""
 
-    def __init__(self) -> None:
-        self.branches: list[int] = []
+    def __init__(self, inputs: dict[int, torch.Tensor] | None = None) -> None:
+        self.inputs, self.branches = inputs or {}, []
 
     def __call__(self, ensemble, observe) -> None:
         self.branches.append(ensemble.depths - 1)
-        for part in X.split(8):
+        ensemble.train()
+        for part in self.inputs.get(ensemble.depths - 1, X).split(8):
             ensemble(part).square().sum().backward()
             observe()
             ensemble.zero_grad()
@@ -172,7 +173,7 @@ def test_a_decay_that_was_stopped_half_way_goes_on_from_its_state(large, plan):
     assert states_equal(md.grow_ensemble(large, plan, depths=1, decay=DECAY, train=GoOn()), whole)
 
 
-def test_fisher_sees_batches_of_the_large_network_once_and_decides(large, plan):
+def test_fisher_sees_batches_before_each_branch_and_decides(large, plan):
     with torch.no_grad():  # channels 4 to 7 do nothing, whatever their large weights before the ReLU
         large[3].weight[:, 4:] *= 1e-3
         large[0].weight[4:] *= 1e6
@@ -188,7 +189,7 @@ def test_fisher_sees_batches_of_the_large_network_once_and_decides(large, plan):
                 stage.after_step()
 
     md.grow_ensemble(large, plan, depths=2, decay=config, train=note, show=show)
-    assert show.branches == [0]
+    assert show.branches == [0, 1]
     assert torch.equal(kept[0], large[3].weight[:, :4])
 
 
@@ -204,36 +205,86 @@ def kept_channels(large: nn.Module, ensemble: md.ResidualEnsemble) -> list[list[
     return [[rows.index(row) for row in branch[0].weight.detach().tolist()] for branch in ensemble.branches]
 
 
-@pytest.mark.parametrize(
-    ("reuse", "kept"),
-    [
-        (1.0, [[0, 1, 2, 3]] * 3),
-        (0.0, [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]),
-        # for the second branch 6, 5.4, 4.8, 4.2, 6, 5, 4, 1; for the third 3.6, 3.24, 4.8, 4.2, 3.6, 3, 4, 1
-        (0.6, [[0, 1, 2, 3], [0, 1, 4, 5], [0, 2, 3, 6]]),
-    ],
-)
-def test_branches_keep_other_channels_as_far_as_their_importance_allows(reuse, kept):
-    large = nn.Sequential(nn.Linear(4, 8, bias=False), nn.ReLU(), nn.Linear(8, 3))
-    with torch.no_grad():  # rows of norm 1, which differ; what reads them decides
-        large[0].weight.copy_(nn.functional.normalize(torch.arange(32.0).view(8, 4), dim=1))
-        large[2].weight.copy_(torch.tensor([10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 1.0]).expand(3, 8))
-    plan = md.Plan.ratio(md.find_groups(large, X), 0.5)
-    ensemble = md.grow_ensemble(large, plan, depths=3, decay=DECAY, train=idle, reuse=reuse)
-    assert kept_channels(large, ensemble) == kept
+@pytest.mark.parametrize("cuts", [False, True], ids=["decay", "cut"])
+def test_each_branch_keeps_the_channels_that_its_own_batches_tell(cuts):
+    """Of eight channels, each of which reads one of eight inputs, those whose inputs are not zero matter."""
+    large = nn.Sequential(nn.Linear(8, 8, bias=False), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        large[0].weight.copy_(torch.eye(8))
+    inputs = torch.rand(16, 8, generator=torch.Generator().manual_seed(0)) + 0.5
+    plan = md.Plan.ratio(md.find_groups(large, inputs), 0.5)
+    first, second = torch.tensor([1.0] * 4 + [0.0] * 4), torch.tensor([0.0, 1, 0, 1, 0, 1, 0, 1])
+    batches = {0: inputs * first, 1: inputs * second}
+    decay = md.Cut(batches=[inputs], importance="fisher") if cuts else md.DecayConfig(steps=2, importance="fisher")
+    words = {"depths": 3, "decay": decay, "train": idle}
+    ensemble = md.grow_ensemble(large, plan, **words, show=Shower({**batches, 2: batches[0]}))
+    expected = [[0, 1, 2, 3], [1, 3, 5, 7], [0, 1, 2, 3]]
+    assert kept_channels(large, ensemble) == expected
     for done in (1, 2):  # going on behind branches that are done makes the same choices
-        start = md.ResidualEnsemble(ensemble.branches[:done])
-        resumed = md.grow_ensemble(large, plan, depths=3, decay=DECAY, train=idle, reuse=reuse, start=start)
-        assert kept_channels(large, resumed) == kept
+        start, show = md.ResidualEnsemble(ensemble.branches[:done]), Shower({**batches, 2: batches[0]})
+        resumed = md.grow_ensemble(large, plan, **words, show=show, start=start)
+        assert show.branches == [1, 2][done - 1 :]
+        assert kept_channels(large, resumed) == expected
+        assert states_equal(resumed, ensemble)
+
+
+def test_showing_batches_changes_no_branch(large, plan):
+    """Not even running means, which the hook's training mode moves in its copy."""
+    seen = []
+    wanted = copy.deepcopy(large.state_dict())
+
+    def look(ensemble: md.ResidualEnsemble, stage: md.GrowthStage) -> None:
+        if stage.kind == "decay":
+            seen.append({name: value.clone() for name, value in ensemble.branches[-1].state_dict().items()})
+            assert all(parameter.grad is None for parameter in ensemble.parameters())
+        idle(ensemble, stage)
+
+    config = md.DecayConfig(steps=2, importance="taylor")
+    md.grow_ensemble(large, plan, depths=2, decay=config, train=look, show=lambda e, _: e.train()(X).sum().backward())
+    assert len(seen) == 2
+    assert all(torch.equal(state[name], wanted[name]) for state in seen for name in wanted if name in state)
+    assert {"1.running_mean"} <= set(seen[0]) & set(wanted)
+
+
+def test_a_function_tells_how_each_branch_becomes_small(large, plan):
+    asked, train = [], Trainer(steps=1)
+
+    def how(branch: int) -> md.DecayConfig | md.Cut:
+        asked.append(branch)
+        return md.DecayConfig(steps=5) if branch else md.Cut(batches=list(X.split(8)))
+
+    md.grow_ensemble(large, plan, depths=2, decay=how, train=train)
+    assert asked == [0, 1]
+    assert [seen[:2] for seen in train.seen] == [("tune", 0), ("learn", 1), ("decay", 1), ("tune", 1), ("joint", 1)]
+    with pytest.raises(ValueError, match=r"importance 'fisher' .*pass show="):
+        md.grow_ensemble(
+            large, plan, depths=1, decay=lambda _: md.DecayConfig(steps=5, importance="fisher"), train=train
+        )
+
+
+def test_a_decay_may_choose_anew_while_it_runs(large, plan):
+    config = md.DecayConfig(steps=10, select="rerank")
+    ensemble = md.grow_ensemble(large, plan, depths=2, decay=config, train=Trainer())
+    assert [branch[0].out_features for branch in ensemble.branches] == [4, 4]
 
 
 def test_branches_that_are_cut_at_once_are_refitted_and_only_tuned(large, plan):
     batches, train = list(X.split(8)), Trainer(steps=0)
-    ensemble = md.grow_ensemble(large, plan, depths=3, decay=md.Cut(batches=batches), train=train, reuse=0.5)
+    first, second = torch.arange(8.0), torch.tensor([0.0, 1, 2, 6, 3, 4, 5, 7])
+
+    def show(ensemble: md.ResidualEnsemble, observe) -> None:
+        """Lets the second branch keep one other channel than the others do."""
+        mask = next(value for name, value in ensemble.named_parameters() if value.shape == (8,) and "mask" in name)
+        mask.grad = (second if ensemble.depths == 2 else first).clone()
+        observe()
+
+    cut = md.Cut(batches=batches, importance="fisher")
+    ensemble = md.grow_ensemble(large, plan, depths=3, decay=cut, train=train, show=show)
     assert train.seen == [("tune", 0, [4]), ("tune", 1, [4, 4]), ("tune", 2, [4, 4, 4]), ("joint", 2, [4, 4, 4])]
     masked = copy.deepcopy(large)
     masks = md.insert_masks(masked, plan)
-    masks.collapse("weight_norm")
+    masks.set_scores({name: first if len(mask) == 8 else torch.ones(len(mask)) for name, mask in masks.items()})
+    masks.collapse("given")
     with torch.no_grad():
         wanted = large.eval()(X)
         cut = (masked.eval()(X) - wanted).square().mean()
@@ -255,9 +306,9 @@ def test_a_cut_says_how_its_branches_run_and_what_chooses_channels(large, plan):
     with pytest.raises(ValueError, match=r"importance 'fisher' .*pass show="):
         md.grow_ensemble(large, plan, depths=1, decay=cut, train=idle)
     ensemble = md.grow_ensemble(large, plan, depths=2, decay=cut, train=idle, show=show)
-    assert show.branches == [0]
+    assert show.branches == [0, 1]
     md.grow_ensemble(large, plan, depths=2, decay=cut, train=idle, show=show, start=ensemble, tuned=False)
-    assert show.branches == [0], "nothing is left to choose"
+    assert show.branches == [0, 1], "nothing is left to choose"
     assert set(ran) == {nn.Sequential, md.ResidualEnsemble}
 
 
@@ -287,9 +338,8 @@ def test_what_cannot_be_done_is_refused_before_any_training(large, plan):
         md.grow_ensemble(
             large, plan, depths=1, decay=DECAY, train=never, start=md.ResidualEnsemble([large, copy.deepcopy(large)])
         )
-    with pytest.raises(ValueError, match=r"reuse=1.5 .* must lie in \[0, 1\]"):
-        md.grow_ensemble(large, plan, depths=2, decay=DECAY, train=never, reuse=1.5)
-    with pytest.raises(ValueError, match="select='rerank': the channels of all branches are chosen before the first"):
-        md.grow_ensemble(large, plan, depths=2, decay=md.DecayConfig(steps=5, select="rerank"), train=never)
+    config = md.DecayConfig(steps=5, select="rerank", importance="taylor")
+    with pytest.raises(ValueError, match="select='rerank' by importance 'taylor' needs gradients at every step"):
+        md.grow_ensemble(large, plan, depths=2, decay=config, train=never, show=never)
     with pytest.raises(ValueError, match="made for another model"):
         md.grow_ensemble(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3)), plan, depths=1, decay=DECAY, train=never)

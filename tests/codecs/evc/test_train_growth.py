@@ -190,12 +190,12 @@ def test_a_growth_that_was_stopped_in_each_kind_of_stage_ends_the_same(
     assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
-def test_encoders_that_are_cut_at_once_differ_and_go_on_after_stops(
+def test_encoders_that_are_cut_at_once_go_on_after_stops(
     teacher: EVC, images: list[torch.Tensor], student: StudentConfig, tmp_path: Path
 ) -> None:
     """Stops are in the tuning of both encoders, between the two, and in the end."""
     words = (images, replace(CONFIG, steps=6))
-    options = {"student": replace(student, decay_share=0.0, reuse=0.6), "exact": False}
+    options = {"student": replace(student, decay_share=0.0), "exact": False}
     whole = train_stages(copy.deepcopy(teacher), *words, **options)  # type: ignore[arg-type]
     assert whole.stage_steps == dict(zip((STAGES[1], *STAGES[4:]), (2, 2, 2), strict=True))
     assert widths(whole.network) == [4, 4]
@@ -207,10 +207,36 @@ def test_encoders_that_are_cut_at_once_differ_and_go_on_after_stops(
     assert found is not None
     expected, got = whole.network.state_dict(), found.network.state_dict()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
-    # the second convolution's weights came from other channels of the large one: no training of 2 steps hides that
-    first, second = (expected[f"enc.branches.{branch}.0.conv1.weight"] for branch in (0, 1))
-    nearest = torch.cdist(first.flatten(1), second.flatten(1)).min(1).values
-    assert (nearest > 0.05).any()
+
+
+@pytest.mark.parametrize("decay_share", [0.0, 0.5])
+def test_channels_of_each_encoder_are_chosen_and_fitted_on_crops_of_its_own(
+    teacher: EVC,
+    images: list[torch.Tensor],
+    student: StudentConfig,
+    decay_share: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    observed: list[tuple[int, int]] = []
+    fitted: list[torch.Tensor] = []
+    observe, refit_crops = _train_stages.observe_channels, _train_stages.refit_crops
+
+    def look(call: Callable[[], None], network: ScalableEVC, *words: Any) -> None:
+        observed.append((network.depths, words[1].seed))
+        observe(call, network, *words)
+
+    def keep(*words: Any) -> list[torch.Tensor]:
+        fitted.append(torch.cat(refit_crops(*words)))
+        return refit_crops(*words)
+
+    monkeypatch.setattr(_train_stages, "observe_channels", look)
+    monkeypatch.setattr(_train_stages, "refit_crops", keep)
+    train_stages(teacher, images, CONFIG, student=replace(student, decay_share=decay_share), exact=False)
+    depths, seeds = zip(*observed, strict=True)
+    assert depths == (1, 2)
+    assert seeds[0] != seeds[1]
+    assert len(fitted) == (0 if decay_share else 2)
+    assert not any(torch.equal(fitted[0], other) for other in fitted[1:])
 
 
 def test_what_cannot_grow_is_refused(teacher: EVC, images: list[torch.Tensor], student: StudentConfig) -> None:
@@ -221,8 +247,6 @@ def test_what_cannot_grow_is_refused(teacher: EVC, images: list[torch.Tensor], s
         train_stages(grown, images, CONFIG, student=student)
     with pytest.raises(ValueError, match="as narrow as those of thin@2 already"):
         plan_encoder(EVC(SCALABLE_PRESETS["thin"]).eval().enc, student, torch.rand(1, 3, 64, 64))
-    with pytest.raises(ValueError, match=r"reuse=1.5 is a factor .* in \[0, 1\]"):
-        replace(student, reuse=1.5)
 
 
 def test_several_encoders_train_together_each_crop_at_an_effort(images: list[torch.Tensor]) -> None:
