@@ -1,9 +1,10 @@
-"""What several small encoders are worth before any training, by how far each may keep what others keep.
+"""What several small encoders are worth before any training, made on the same crops or each on its own.
 
     python benchmarks/scalable/untrained.py DATA
 
 DATA holds `train_small` and `val`. The bundled Large's encoder is cut to the widths of `scalable.toml`, four times, by
-`md.grow_ensemble` with a `md.Cut`: least squares fit the layers, and the last ones to what the encoders before leave.
+`md.grow_ensemble` with a `md.Cut`: 32 batches tell which channels stay, 32 crops are what least squares fit the layers
+on, and the last ones to what the encoders before leave. Either both are the same for all encoders, or each has its own.
 Cost is bpp + lambda * 255^2 * mse (summed over colours), mean over four rates and the middles of 12 pictures of `val`,
 by the network's own estimate of bits.
 """
@@ -13,7 +14,6 @@ from __future__ import annotations
 import datetime
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import typer
@@ -38,7 +38,6 @@ SIDE = 256
 
 def main(
     data: Path,
-    reuse: Annotated[str, typer.Option(help="Factors, separated by commas.")] = "1,0.8,0.6,0.4,0.1",
     out: Path = Path("benchmarks/scalable/results"),
 ) -> None:
     """Cut, refit, measure."""
@@ -48,18 +47,18 @@ def main(
     settings = tomllib.loads(Path(__file__).with_name("scalable.toml").read_text(encoding="utf-8"))
     pictures = middles(data / "val")
     rows, config = [], TrainConfig(steps=1, batch_size=2, crop=SIDE, seed=0)
-    for factor in map(float, reuse.split(",")):
-        encoders = cut_encoders(teacher, train, settings["small"], config, depths=settings["encoders"], reuse=factor)
+    for name, apart in (("the same", 0), ("its own", 1)):
+        encoders = cut_encoders(teacher, train, settings["small"], config, depths=settings["encoders"], apart=apart)
         grown = ScalableEVC.around(teacher, encoders).eval()
-        rows.append([factor, *(f"{cost:.3f}" for cost in costs(grown, pictures))])
+        rows.append([name, *(f"{cost:.3f}" for cost in costs(grown, pictures))])
         print(*rows[-1])
-    head = ["reuse", *(f"effort {effort}" for effort in range(1, settings["encoders"] + 1))]
+    head = ["crops of an encoder", *(f"effort {effort}" for effort in range(1, settings["encoders"] + 1))]
     whole = costs(ScalableEVC.around(teacher, md.ResidualEnsemble([teacher.enc])), pictures)[0]
     text = f"""# Small encoders before any training
 
     {" ".join(["python benchmarks/scalable/untrained.py DATA", *sys.argv[2:]])}
 
-Cost of the teacher: {whole:.3f}. `reuse` is that of `md.grow_ensemble`: at 1 all encoders keep the same channels.
+Cost of the teacher: {whole:.3f}. On crops of their own encoders keep other channels and are fitted otherwise.
 
 {tabulate(rows, head, tablefmt="github", disable_numparse=True)}
 
