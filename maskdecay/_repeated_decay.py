@@ -80,9 +80,9 @@ def grow_ensemble(
     the layer that makes a branch's output to the residual), and all training is `tune` and `joint`: steps of small
     networks from the first.
 
-    Which channels a branch keeps is decided when it is masked. Let `show`, and the batches of a `Cut`, draw other data
-    for each branch: those that begin alike err alike, and their mean is hardly better than one of them. Measured in
-    docs/evc_scalable.md.
+    Which channels a branch keeps is decided when its turn comes, before it learns. Let `show`, and the batches of a
+    `Cut`, draw other data for each branch: those that begin alike err alike, and their mean is hardly better than one
+    of them. Measured in docs/evc_scalable.md.
 
     Args:
         large: the trained network; it is copied and stays as it is.
@@ -106,8 +106,8 @@ def grow_ensemble(
 
     Raises:
         ValueError: the plan is not of `large`, more branches are done than wanted, none is there to tune, `show` is
-            missing, a decay is to choose anew by gradients while it runs, or the hook took too few steps for it; the
-            message says which.
+            missing, a decay is to choose anew while it runs, or the hook took too few steps for it; the message says
+            which.
     """
     done = [] if start is None else list(copy.deepcopy(start).branches)
     _check(large, plan, depths, len(done))
@@ -140,18 +140,13 @@ def _check(large: nn.Module, plan: Plan, depths: int, done: int) -> None:
 
 
 def _check_how(how: How, show: Show | None) -> None:
-    if how.importance not in _BY_GRADIENTS:
-        return
-    if show is None:
+    if how.importance in _BY_GRADIENTS and show is None:
         raise ValueError(
             f"importance '{how.importance}' is told by gradients; pass show=, which runs some batches backward, or "
             "choose importance='weight_norm'"
         )
     if isinstance(how, DecayConfig) and how.select != "fixed":
-        raise ValueError(
-            f"select={how.select!r} by importance '{how.importance}' needs gradients at every step, but `show` gives "
-            "them before the first only; use select='fixed', or importance='weight_norm'"
-        )
+        raise ValueError(f"select={how.select!r}: a branch's channels are chosen before it learns; use select='fixed'")
 
 
 @contextmanager
@@ -184,15 +179,14 @@ def _narrowed(
     example_inputs: Any,
 ) -> nn.Module:
     """The newest branch, large, made small."""
+    scores = _scores(ensemble, plan, how.importance, show)
+    left = _left(ensemble, how) if isinstance(how, Cut) else None
     if isinstance(how, DecayConfig) and ensemble.depths > 1:
         train(ensemble, GrowthStage(kind="learn", branch=ensemble.depths - 1))
-    scores = _scores(ensemble, plan, how.importance, show) if how.importance in _BY_GRADIENTS else None
-    left = _left(ensemble, how) if isinstance(how, Cut) else None
     newest = ensemble.branches[-1]
     masks = insert_masks(newest, plan)
-    if scores is not None:
-        masks.set_scores(scores)
-        how = replace(how, importance="given")
+    masks.set_scores(scores)
+    how = replace(how, importance="given")
     if isinstance(how, Cut):
         return how.apply(newest, masks, outputs=left, example_inputs=example_inputs)
     _decay(ensemble, masks, how, train)
@@ -200,12 +194,13 @@ def _narrowed(
 
 
 def _scores(ensemble: ResidualEnsemble, plan: Plan, importance: str, show: Show | None) -> dict[str, Tensor]:
-    """How important the newest branch's channels are, by gradients of a copy."""
-    assert show is not None
+    """How important channels of the newest branch are, told by a copy."""
     shown = copy.deepcopy(ensemble)
     masks = insert_masks(shown.branches[-1], plan)
-    shown.zero_grad(set_to_none=True)
-    show(shown, masks.observe)
+    if importance in _BY_GRADIENTS:
+        assert show is not None
+        shown.zero_grad(set_to_none=True)
+        show(shown, masks.observe)
     return masks.scores(importance)
 
 

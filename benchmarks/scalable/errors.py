@@ -1,6 +1,6 @@
 """How far trained small encoders are from the teacher's latents, by themselves and as means, and how alike they err.
 
-    python benchmarks/scalable/errors.py DATA --arms alike,decayed,joined,independent
+    python benchmarks/scalable/errors.py DATA --runs grown.s0,independent.s0
 
 Reads what `run.py train` left in the results' `weights`. DATA holds `val`, of which the middles of 12 pictures are
 encoded.
@@ -22,29 +22,32 @@ from run import make_lab, read
 from tabulate import tabulate
 from torch import Tensor
 
-TEACHER, SEED = "narrow-large-float", 0
+TEACHER = "narrow-large-float"
 
 
 def main(
     data: Path,
-    arms: Annotated[str, typer.Option(help="Names, separated by commas.")] = "alike,decayed,joined,independent",
+    runs: Annotated[str, typer.Option(help="ARM.sSEED, separated by commas.")] = "grown.s0,independent.s0",
     out: Path = Path("benchmarks/scalable/results"),
 ) -> None:
     """Encode and compare."""
     torch.set_num_threads(1)
     settings = read(Path(__file__).with_name("scalable.toml"))
     pictures, rows = middles(data / "val"), []
-    for arm in arms.split(","):
-        lab = make_lab(settings, out, TEACHER, arm, SEED, [], lambda: False)
+    for name in runs.split(","):
+        arm, _, seed = name.rpartition(".s")
+        if not seed.isdecimal():
+            raise typer.BadParameter(f"{name} names no run; name runs as run.py train does, such as grown.s0")
+        lab = make_lab(settings, out, TEACHER, arm, int(seed), [], lambda: False)
         if not (lab.folder / f"{arm}.safetensors").exists():
-            raise typer.BadParameter(f"there are no weights of arm {arm}; make them with run.py train")
+            raise typer.BadParameter(f"there are no weights of {name}; make them with run.py train")
         network = train_arm(arm, lab).eval()
         assert isinstance(network, ScalableEVC)
-        rows.append([arm, *compare(network, pictures)])
-    head = ["arm", "each by itself", "means of 1, 2, ...", "correlations with encoder 1", "with 2", "with 3"]
+        rows.append([name, *compare(network, pictures)])
+    head = ["run", "each by itself", "means of 1, 2, ...", "correlations with encoder 1", "with 2", "with 3"]
     text = f"""# Errors of small encoders
 
-    python benchmarks/scalable/errors.py DATA --arms {arms}
+    python benchmarks/scalable/errors.py DATA --runs {runs}
 
 Squared errors against the teacher's latents, in thousandths of these latents' variance, and correlations of errors.
 

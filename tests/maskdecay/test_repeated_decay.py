@@ -228,6 +228,24 @@ def test_each_branch_keeps_the_channels_that_its_own_batches_tell(cuts):
         assert states_equal(resumed, ensemble)
 
 
+def test_channels_are_chosen_before_a_branch_learns():
+    large = nn.Sequential(nn.Linear(4, 8, bias=False), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():  # rows of norm 1, which differ; what reads them decides
+        large[0].weight.copy_(nn.functional.normalize(torch.arange(32.0).view(8, 4), dim=1))
+        large[2].weight.copy_(torch.arange(8.0, 0.0, -1.0).expand(3, 8))
+
+    def turn_round(ensemble: md.ResidualEnsemble, stage: md.GrowthStage) -> None:
+        if stage.kind == "learn":
+            weight = ensemble.branches[-1][2].weight.data
+            weight.copy_(weight.flip(1))
+        idle(ensemble, stage)
+
+    plan = md.Plan.ratio(md.find_groups(large, X), 0.5)
+    ensemble = md.grow_ensemble(large, plan, depths=2, decay=DECAY, train=turn_round)
+    assert kept_channels(large, ensemble) == [[0, 1, 2, 3]] * 2
+    assert ensemble.branches[1][2].weight[0].tolist() == [1, 2, 3, 4]
+
+
 def test_showing_batches_changes_no_branch(large, plan):
     """Not even running means, which the hook's training mode moves in its copy."""
     seen = []
@@ -260,12 +278,6 @@ def test_a_function_tells_how_each_branch_becomes_small(large, plan):
         md.grow_ensemble(
             large, plan, depths=1, decay=lambda _: md.DecayConfig(steps=5, importance="fisher"), train=train
         )
-
-
-def test_a_decay_may_choose_anew_while_it_runs(large, plan):
-    config = md.DecayConfig(steps=10, select="rerank")
-    ensemble = md.grow_ensemble(large, plan, depths=2, decay=config, train=Trainer())
-    assert [branch[0].out_features for branch in ensemble.branches] == [4, 4]
 
 
 def test_branches_that_are_cut_at_once_are_refitted_and_only_tuned(large, plan):
@@ -338,8 +350,7 @@ def test_what_cannot_be_done_is_refused_before_any_training(large, plan):
         md.grow_ensemble(
             large, plan, depths=1, decay=DECAY, train=never, start=md.ResidualEnsemble([large, copy.deepcopy(large)])
         )
-    config = md.DecayConfig(steps=5, select="rerank", importance="taylor")
-    with pytest.raises(ValueError, match="select='rerank' by importance 'taylor' needs gradients at every step"):
-        md.grow_ensemble(large, plan, depths=2, decay=config, train=never, show=never)
+    with pytest.raises(ValueError, match="select='rerank': a branch's channels are chosen before it learns"):
+        md.grow_ensemble(large, plan, depths=2, decay=md.DecayConfig(steps=5, select="rerank"), train=never)
     with pytest.raises(ValueError, match="made for another model"):
         md.grow_ensemble(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3)), plan, depths=1, decay=DECAY, train=never)
