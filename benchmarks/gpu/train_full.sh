@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Trains the public Large, and from it Medium, Small and four encoders before its decoder, on a CUDA GPU, in pieces that end by themselves:
+# Trains the public Large, and from it Medium, Small and four small encoders before its decoder, on a CUDA GPU, in pieces
+# that end by themselves:
 #
 #   bash benchmarks/gpu/train_full.sh large  DATA/train_small OUT 9    # at most 9 minutes of this call
 #   bash benchmarks/gpu/train_full.sh small  DATA/train_small OUT 9    # starts from OUT/large-float.safetensors
@@ -31,8 +32,8 @@ recipe=(--optimizer muon --lr 1e-3 --trunk-share 0.15 --batch 16 --crop 256 --em
 case $what in
 large) run large-float --preset "${family}large" "${recipe[@]}" --no-exact ;;
 large-exact) run large --start "$out/large-float.safetensors" "${recipe[@]}" --lr 5e-4 ;;
-medium | small | scalable-sl) run "$what" --start "$out/large-float.safetensors" --student "$family$what" "${recipe[@]}" --trunk-share 0.4 \
-    --decay-share "${DECAY_SHARE:-0}" ;;
+medium | small | scalable-sl) run "$what" --start "$out/large-float.safetensors" --student "$family$what" "${recipe[@]}" \
+    --trunk-share 0.4 --decay-share "${DECAY_SHARE:-0}" ;;
 pieces)
     mkdir -p "$out/pieces"
     for file in "$out"/*.safetensors; do split -b 16M -d "$file" "$out/pieces/$(basename "$file")."; done
