@@ -80,9 +80,10 @@ def grow_ensemble(
     the layer that makes a branch's output to the residual), and all training is `tune` and `joint`: steps of small
     networks from the first.
 
-    Which channels a branch keeps is decided when its turn comes, before it learns. Let `show`, and the batches of a
-    `Cut`, draw other data for each branch: those that begin alike err alike, and their mean is hardly better than one
-    of them. Measured in docs/evc_scalable.md.
+    Which channels a branch keeps is decided when its turn comes, before it learns: by weight norms the same for all, by
+    gradients those that matter behind the branches that are done. Let `show`, and the batches of a `Cut`, draw other
+    data for each branch, too: those that begin alike err alike, and their mean is hardly better than one of them.
+    Measured in docs/evc_scalable.md.
 
     Args:
         large: the trained network; it is copied and stays as it is.
@@ -113,6 +114,8 @@ def grow_ensemble(
     _check(large, plan, depths, len(done))
     if not (tuned or done):
         raise ValueError("tuned=False, but start has no branch that is still to tune")
+    if len(done) < depths and not callable(decay):
+        _check_how(decay, show)  # before any training
     half_done = None if tuned else done.pop()
     while len(done) < depths:
         newest, half_done = half_done, None

@@ -346,6 +346,16 @@ def test_what_cannot_be_done_is_refused_before_any_training(large, plan):
 
     with pytest.raises(ValueError, match=r"importance 'fisher' .*pass show="):
         md.grow_ensemble(large, plan, depths=2, decay=md.DecayConfig(steps=5, importance="fisher"), train=never)
+    with pytest.raises(ValueError, match=r"importance 'fisher' .*pass show="):
+        md.grow_ensemble(
+            large,
+            plan,
+            depths=2,
+            decay=md.Cut(batches=[X], importance="fisher"),
+            train=never,
+            start=md.ResidualEnsemble([large]),
+            tuned=False,
+        )
     with pytest.raises(ValueError, match="depths=1 with 2 branches done"):
         md.grow_ensemble(
             large, plan, depths=1, decay=DECAY, train=never, start=md.ResidualEnsemble([large, copy.deepcopy(large)])
