@@ -186,7 +186,7 @@ class _Training:
             config = self._config(index, None)
             observe_channels(call, network, self.images, config, self.processes, observed_batches(steps))
 
-        def crops(encoder: int) -> list[Tensor]:  # encoders that are fitted on other crops err less alike
+        def crops(encoder: int) -> list[Tensor]:
             return refit_crops(self.network, self.images, self.config.crop, self.config.seed + _APART * encoder)
 
         return Growth(
