@@ -81,8 +81,8 @@ def grow_ensemble(
     networks from the first.
 
     Which channels a branch keeps is decided when its turn comes, before it learns: by weight norms the same for all, by
-    gradients those that matter behind the branches that are done. The latter is better, for branches that begin alike err
-    alike, and their mean is hardly better than one of them. Measured in docs/evc_scalable.md.
+    gradients those that matter behind the branches that are done. The latter is better: branches that begin alike err
+    alike, and their mean is hardly better than one of them (measured in docs/evc_scalable.md).
 
     Args:
         large: the trained network; it is copied and stays as it is.
